@@ -1,0 +1,68 @@
+"""The chart and the service agree: every setting the chart makes is one the service reads, and it starts with them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import AliasChoices
+from rendering import CASES, ROOT, Values, pick, render
+
+sys.path.insert(0, str(ROOT))
+from service.settings import groups  # noqa: E402 - the repository root is not on the path of this environment
+
+# Read outside the settings groups.
+ELSEWHERE = {"APP_SECRETS_DIR"}
+
+
+def known_names() -> set[str]:
+    names = set(ELSEWHERE)
+    for group in groups().values():
+        prefix = str(group.model_config.get("env_prefix", ""))
+        for field, info in group.model_fields.items():
+            alias = info.validation_alias
+            if isinstance(alias, AliasChoices):
+                names |= {str(choice) for choice in alias.choices}
+            else:
+                names.add(str(alias) if alias else f"{prefix}{field}".upper())
+    return names
+
+
+def environment(case: str, over: Values | None = None) -> dict[str, str]:
+    objects = render(case, over)
+    (name,) = [o["metadata"]["name"] for o in objects if o["kind"] == "ConfigMap" and o["metadata"]["name"].endswith("-config")]
+    data: dict[str, str] = pick(objects, "ConfigMap", name)["data"]
+    return data
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_setting_of_the_chart_exists(case: str) -> None:
+    assert set(environment(case)) - known_names() == set()
+
+
+def test_the_secret_files_are_settings_too() -> None:
+    assert {"DATABASE_URL", "REDIS_URL"} <= known_names()
+
+
+def start(env: dict[str, str], secrets: Path) -> subprocess.CompletedProcess[str]:
+    (secrets / "DATABASE_URL").write_text("postgresql://orders:from-file@db.example.com/orders", encoding="utf-8")
+    (secrets / "REDIS_URL").write_text("rediss://redis.example.com:6379/0", encoding="utf-8")
+    code = "from service.settings import load_settings as l; s = l(); print(s.db.url.get_secret_value(), s.production)"
+    full = {**env, "APP_SECRETS_DIR": str(secrets), "PATH": os.environ["PATH"]}
+    return subprocess.run([sys.executable, "-c", code], env=full, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_service_starts_with_the_environment_of_the_chart(case: str, tmp_path: Path) -> None:
+    ended = start(environment(case), tmp_path)
+    assert ended.returncode == 0, ended.stderr[-800:]
+    url, production = ended.stdout.split()
+    assert "from-file" in url, "the mounted secret is not read"
+    assert production == str(case != "kind")
+
+
+def test_a_contradiction_would_be_seen(tmp_path: Path) -> None:
+    assert start({**environment("prod"), "APP_DB_CONNECTION_BUDGET": "1"}, tmp_path).returncode != 0
