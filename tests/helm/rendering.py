@@ -48,8 +48,9 @@ def values_of(case: str) -> Values:
     return merged
 
 
-def nested(path: str, value: object) -> Values:
+def nested(path: str, to: object) -> Values:
     """`nested("api.hpa.maxReplicas", 3)` → the map a --set would make."""
+    value = to
     for part in reversed(path.split(".")):
         value = {part: value}
     assert isinstance(value, dict)

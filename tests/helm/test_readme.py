@@ -8,7 +8,7 @@ import pytest
 from rendering import ROOT
 
 sys.path.insert(0, str(ROOT / "deploy" / "verify"))
-import chart_readme  # noqa: E402 - lives beside the verify targets
+import chart_readme
 
 
 def test_the_table_is_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
@@ -18,7 +18,8 @@ def test_the_table_is_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_undescribed_value_is_named() -> None:
     source = "# -- Known.\na: 1\nb: 2\nc:\n  # -- Known.\n  d: 3\n  e: 4\n"
     described, bare = chart_readme.rows(source)
-    assert [(r.path, r.default) for r in described] == [("a", "1"), ("c.d", "3")] and bare == ["b", "c.e"]
+    assert [(r.path, r.default) for r in described] == [("a", "1"), ("c.d", "3")]
+    assert bare == ["b", "c.e"]
 
 
 def test_missing_markers_are_an_error() -> None:

@@ -76,7 +76,8 @@ def test_every_option_is_valid_the_other_way(option: str) -> None:
 def test_lint_is_clean(case: str, version: str) -> None:
     report = helm_python.lint(CHART, values_of(case), strict=True, kube_version=f"v{version}.0")
     errors = [m for m in report["messages"] if m["severity"] >= 2 and "funcMap" not in m["error"]]
-    assert report["errors"] == [] and errors == []
+    assert report["errors"] == []
+    assert errors == []
 
 
 def test_supported_versions_are_declared() -> None:

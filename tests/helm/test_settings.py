@@ -12,7 +12,7 @@ from pydantic import AliasChoices
 from rendering import CASES, ROOT, Values, pick, render
 
 sys.path.insert(0, str(ROOT))
-from service.settings import groups  # noqa: E402 - the repository root is not on the path of this environment
+from service.settings import groups
 
 # Read outside the settings groups.
 ELSEWHERE = {"APP_SECRETS_DIR"}
