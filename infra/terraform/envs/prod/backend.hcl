@@ -1,0 +1,7 @@
+# Example account: replace it with yours. S3 itself holds the lock (<key>.tflock).
+bucket       = "orders-tfstate-777788889999"
+key          = "prod/terraform.tfstate"
+region       = "us-east-1"
+encrypt      = true
+kms_key_id   = "alias/orders-tfstate"
+use_lockfile = true
