@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the checkers of `make verify-deploy` into build/verify: a Python environment pinned by hash, actionlint
 # and the operators' own CRDs pinned by version and sum. Does nothing when they are there. Exit 2: one cannot be had.
-#   tools.sh            install        tools.sh --compile   rewrite requirements/verify.txt from verify.in
+#   tools.sh            install        tools.sh --compile   rewrite requirements/{verify,build}.txt from their .in
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 home=${VERIFY_HOME:-$PWD/build/verify}
@@ -13,8 +13,11 @@ die() { say "$*"; exit 2; }
 if [ "${1:-}" = --compile ]; then
     command -v uv >/dev/null || PATH="$PWD/.venv/bin:$PATH"
     command -v uv >/dev/null || die "uv is missing: run make setup"
-    exec uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --python-version 3.11 \
-        --custom-compile-command "deploy/verify/tools.sh --compile" -o requirements/verify.txt requirements/verify.in
+    for name in verify build; do
+        uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --python-version 3.11 \
+            --custom-compile-command "deploy/verify/tools.sh --compile" -o "requirements/$name.txt" "requirements/$name.in"
+    done
+    exit
 fi
 
 # Repository, version, sum as `go mod download` reports it, folder of the CRDs, file names.

@@ -8,27 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from pydantic import AliasChoices
 from rendering import CASES, ROOT, Values, pick, render
 
-sys.path.insert(0, str(ROOT))
-from service.settings import groups
-
-# Read outside the settings groups.
-ELSEWHERE = {"APP_SECRETS_DIR"}
-
-
-def known_names() -> set[str]:
-    names = set(ELSEWHERE)
-    for group in groups().values():
-        prefix = str(group.model_config.get("env_prefix", ""))
-        for field, info in group.model_fields.items():
-            alias = info.validation_alias
-            if isinstance(alias, AliasChoices):
-                names |= {str(choice) for choice in alias.choices}
-            else:
-                names.add(str(alias) if alias else f"{prefix}{field}".upper())
-    return names
+sys.path.insert(0, str(ROOT / "deploy" / "verify"))
+from service_settings import known_names
 
 
 def environment(case: str, over: Values | None = None) -> dict[str, str]:
