@@ -50,7 +50,6 @@ def spawn(
 
     `death_signal` is sent to it when this thread ends. Raises `StackError` when it cannot be started.
     """
-    identity = {"user": account.uid, "group": account.gid, "extra_groups": []} if account else {}
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
@@ -64,10 +63,14 @@ def spawn(
                 start_new_session=True,
                 pass_fds=tuple(pass_fds),
                 preexec_fn=_die_with_parent(death_signal),
-                **identity,  # type: ignore[call-overload]
+                user=account.uid if account else None,
+                group=account.gid if account else None,
+                extra_groups=[] if account else None,
             )
     except OSError as error:
-        raise StackError(f"cannot start {Path(command[0]).name}: {error}; check the file's rights and that {log.parent} is writable") from None
+        raise StackError(
+            f"cannot start {Path(command[0]).name}: {error}; check the file's rights and that {log.parent} is writable"
+        ) from None
 
 
 def _die_with_parent(death_signal: signal.Signals) -> Callable[[], None] | None:

@@ -182,7 +182,11 @@ class Distribution:
 
     def command(self, main_class: str, *arguments: str, archive: Literal["none", "write", "use"]) -> list[str]:
         """The Java command line; `archive` reads or writes the class archive, which halves the start."""
-        option = {"none": (), "write": (f"-XX:ArchiveClassesAtExit={self._archive}.new",), "use": (f"-XX:SharedArchiveFile={self._archive}",)}
+        option = {
+            "none": (),
+            "write": (f"-XX:ArchiveClassesAtExit={self._archive}.new",),
+            "use": (f"-XX:SharedArchiveFile={self._archive}",),
+        }
         jars = ":".join(str(jar) for jar in sorted(self.libraries.glob("*.jar")))
         return [self.java, *_JVM, *option[archive], "-cp", jars, main_class, *arguments]
 

@@ -14,6 +14,7 @@ import signal
 import socket
 import socketserver
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -182,7 +183,7 @@ class _Control(socketserver.StreamRequestHandler):
 
     def _answer(self, words: list[str]) -> str:
         cluster = self.server.cluster
-        commands = {
+        commands: dict[str, Callable[..., None]] = {
             **{"down": cluster.down, "up": cluster.up, "rtt": cluster.rtt, "error": cluster.error, "clear": cluster.clear},
             **{"topic": cluster.topic, "topic-error": cluster.topic_error},
         }

@@ -198,7 +198,9 @@ class EmbeddedPostgres:
                 pid_file.unlink(missing_ok=True)
                 return
             if time.monotonic() > deadline:
-                raise StackError(f"another PostgreSQL (pid {lines[0]}) uses {self.data}: stop it with `plumbline down`, or set PLUMBLINE_HOME")
+                raise StackError(
+                    f"another PostgreSQL (pid {lines[0]}) uses {self.data}: stop it with `plumbline down`, or set PLUMBLINE_HOME"
+                )
             time.sleep(0.05)
 
     def _create_database(self) -> None:
@@ -287,5 +289,7 @@ def _reachable_copy(package: Path, folder: str, account: Account) -> Path:
             programs.parent.mkdir(exist_ok=True)
             (Path(partial) / folder).rename(programs)
     if not _can_run(programs / "bin" / "postgres", account):
-        raise StackError(f"uid {account.uid} cannot run {programs}/bin/postgres: mount {tempfile.gettempdir()} without noexec, or set TMPDIR")
+        raise StackError(
+            f"uid {account.uid} cannot run {programs}/bin/postgres: mount {tempfile.gettempdir()} without noexec, or set TMPDIR"
+        )
     return programs / "bin"

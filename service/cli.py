@@ -1,0 +1,278 @@
+"""`plumbline`: every process and every tool, as one table of contents.
+
+Exit codes: 0 ok · 1 a check failed · 2 usage or environment. Heavy imports happen inside the commands,
+so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from service.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__.split("\n\n")[0])
+topics_app = typer.Typer(no_args_is_help=True, help="Kafka topics.")
+dlq_app = typer.Typer(no_args_is_help=True, help="Dead letters: list, show.")
+events_app = typer.Typer(no_args_is_help=True, help="The event contract.")
+
+_SERVERS = "Servers"
+_TOOLS = "Tools"
+_STACK = "The embedded stack"
+
+
+def _settings(process: str) -> Settings:
+    """Settings, logging and tracing for this process; exit 2 with a sentence if they contradict each other."""
+    from service import __version__
+    from service.foundation import log, tracing
+    from service.settings import SettingsError, load_settings
+
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        _fail(str(error))
+    log.configure(settings.telemetry, process=process, version=__version__)
+    tracing.configure(settings.telemetry, process=process, version=__version__)
+    return settings
+
+
+def _fail(message: str, *, code: int = 2) -> Any:
+    typer.echo(f"plumbline: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def _run(main: Coroutine[Any, Any, Any]) -> Any:
+    import uvloop
+
+    from service.errors import ServiceError
+    from service.foundation import log
+
+    try:
+        return asyncio.run(main, loop_factory=uvloop.new_event_loop) if sys.version_info >= (3, 12) else uvloop.run(main)
+    except ServiceError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error}: is the port free, and the address ours?")
+    finally:
+        log.drain()
+
+
+@app.command(rich_help_panel=_STACK)
+def up(
+    api: Annotated[int, typer.Option(help="API processes on one socket.")] = 1,
+    workers: Annotated[int, typer.Option(help="Worker processes a group.")] = 1,
+    only: Annotated[str, typer.Option(help="deps: servers only, for an IDE.")] = "",
+    reload: Annotated[bool, typer.Option("--reload", help="Restart on code changes.")] = False,
+    profile: Annotated[str, typer.Option(help="load lifts the rate limits.")] = "default",
+    kafka: Annotated[str, typer.Option(help="auto, real or memory.")] = "auto",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin with empty data.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Return when ready.")] = False,
+) -> None:
+    """Start everything here: PostgreSQL, Redis, Kafka, API, relay, reaper, workers."""
+    import os
+
+    from service.dev.roster import UpOptions
+    from service.dev.stack import run_up
+
+    options = UpOptions(
+        home=Path(os.environ.get("PLUMBLINE_HOME", ".plumbline")),
+        http_port=int(os.environ.get("HTTP_PORT", "8000")),
+        ops_port=int(os.environ.get("OPS_PORT", "9000")),
+        api=api, workers=workers, only_deps=only == "deps", reload=reload, profile=profile, kafka=kafka, fresh=fresh, detach=detach,
+    )  # fmt: skip
+    raise typer.Exit(run_up(options))
+
+
+@app.command(rich_help_panel=_STACK)
+def down() -> None:
+    """Stop the stack of this folder."""
+    import os
+
+    from service.dev.stack import run_down
+
+    raise typer.Exit(run_down(Path(os.environ.get("PLUMBLINE_HOME", ".plumbline"))))
+
+
+@app.command(rich_help_panel=_STACK)
+def reset() -> None:
+    """Stop the stack and delete its data."""
+    import os
+
+    from service.dev.stack import run_reset
+
+    raise typer.Exit(run_reset(Path(os.environ.get("PLUMBLINE_HOME", ".plumbline"))))
+
+
+@app.command(rich_help_panel=_SERVERS)
+def serve(fd: Annotated[int, typer.Option(help="An inherited listening socket.")] = -1) -> None:
+    """Run the API."""
+    settings = _settings("orders-api")
+    from service.processes import run_api
+
+    clean = _run(run_api(settings, fd=None if fd < 0 else fd))
+    raise typer.Exit(0 if clean else 1)
+
+
+@app.command(rich_help_panel=_SERVERS)
+def worker(
+    group: Annotated[list[str] | None, typer.Option(help="A consumer group; may be repeated.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All groups in one process.")] = False,
+) -> None:
+    """Run consumer groups: inventory, payments, notifications, timeline, cache."""
+    from workers.main import GROUPS, run_workers
+
+    names = list(GROUPS) if every else list(group or [])
+    unknown = sorted(set(names) - set(GROUPS))
+    if not names or unknown:
+        _fail(f"name --all or --group with one of {', '.join(GROUPS)}" + (f", not {', '.join(unknown)}" if unknown else ""))
+    settings = _settings("orders-worker")
+    _run(run_workers(settings, names))
+
+
+@app.command(rich_help_panel=_SERVERS)
+def relay() -> None:
+    """Publish the outbox to Kafka."""
+    settings = _settings("orders-relay")
+    from workers.main import run_relay
+
+    _run(run_relay(settings))
+
+
+@app.command(rich_help_panel=_SERVERS)
+def reaper() -> None:
+    """Expire unfinished orders, old keys and old rows."""
+    settings = _settings("orders-reaper")
+    from workers.main import run_reaper
+
+    _run(run_reaper(settings))
+
+
+@app.command("fake-psp", rich_help_panel=_SERVERS)
+def fake_psp(port: Annotated[int, typer.Option(help="0: HTTP_PORT + 104.")] = 0) -> None:
+    """Run the fake payment provider."""
+    settings = _settings("fake-psp")
+    from service.dev.psp import create_provider
+    from service.dev.plain import run_plain
+
+    _run(run_plain(settings, create_provider(settings.app.home), port=port or settings.http.port + 104))
+
+
+@app.command(rich_help_panel=_SERVERS)
+def issuer(port: Annotated[int, typer.Option(help="0: HTTP_PORT + 103.")] = 0) -> None:
+    """Run the development token issuer."""
+    settings = _settings("dev-issuer")
+    from service.dev.issuer import create_issuer
+    from service.dev.plain import run_plain
+
+    _run(run_plain(settings, create_issuer(settings), port=port or settings.http.port + 103))
+
+
+@app.command(rich_help_panel=_TOOLS)
+def migrate() -> None:
+    """Bring the schema to this code's revision."""
+    settings = _settings("migrate")
+    from service.migrations import ahead_of_code, upgrade
+
+    if _run(ahead_of_code(settings)):
+        typer.echo("the database is ahead of this code: nothing to do")
+        return
+    upgrade()
+    typer.echo("schema is up to date")
+
+
+@app.command("db-wait", rich_help_panel=_TOOLS)
+def db_wait(timeout: Annotated[float, typer.Option(help="Seconds.")] = 120.0) -> None:
+    """Wait until the database has the schema this code needs."""
+    settings = _settings("db-wait")
+    from service.migrations import wait_for_schema
+
+    if not _run(wait_for_schema(settings, timeout_s=timeout)):
+        _fail(f"the schema was not there within {timeout:g} s: is `plumbline migrate` running?", code=1)
+
+
+@app.command(rich_help_panel=_TOOLS)
+def seed() -> None:
+    """Insert the catalogue (1,000 products) if it is missing."""
+    settings = _settings("seed")
+    from service.dev.seed import seed_catalogue
+    from service.foundation.db import Database
+
+    async def main() -> int:
+        db = Database(settings.db.model_copy(update={"pool_size": 1}), application="plumbline-seed")
+        await db.open()
+        try:
+            return await seed_catalogue(db)
+        finally:
+            await db.close()
+
+    typer.echo(f"{_run(main())} products")
+
+
+@app.command(rich_help_panel=_TOOLS)
+def token(
+    sub: Annotated[str, typer.Option(help="Subject: the customer id.")] = "customer-1",
+    role: Annotated[str, typer.Option(help="customer, operator, auditor or admin.")] = "customer",
+    scope: Annotated[str, typer.Option(help="Space-separated; empty: all of the role's.")] = "",
+    ttl: Annotated[int, typer.Option(help="Seconds, at most 3600.")] = 3600,
+    count: Annotated[int, typer.Option(help="More than one: subjects get a number.")] = 1,
+) -> None:
+    """Print access tokens of the development issuer."""
+    import os
+
+    from service.dev.issuer import mint
+
+    home = Path(os.environ.get("PLUMBLINE_HOME", ".plumbline"))
+    for number in range(count):
+        subject = sub if count == 1 else f"{sub}-{number + 1}"
+        typer.echo(mint(home, sub=subject, role=role, scope=scope or None, ttl_s=ttl))
+
+
+@topics_app.command("apply")
+def topics_apply() -> None:
+    """Create the topics that are missing."""
+    settings = _settings("topics")
+    from workers.tiers import create_topics
+
+    created = _run(create_topics(settings))
+    typer.echo(f"created {len(created)} topics" if created else "all topics are there")
+
+
+@app.command(rich_help_panel=_TOOLS)
+def openapi() -> None:
+    """Print the OpenAPI document."""
+    import orjson
+
+    from service.app import create_app
+    from service.settings import load_settings
+    from service.web.docs import describe
+
+    typer.echo(orjson.dumps(describe(create_app(load_settings())), option=orjson.OPT_INDENT_2).decode())
+
+
+@events_app.command("schema")
+def events_schema(folder: Annotated[Path, typer.Argument(help="Where to write.")] = Path("docs/events")) -> None:
+    """Write one JSON Schema an event type."""
+    import orjson
+
+    from service.events import TYPES
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, model in TYPES.items():
+        schema = orjson.dumps(model.model_json_schema(), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+        (folder / f"{name}.v1.json").write_bytes(schema + b"\n")
+    typer.echo(f"wrote {len(TYPES)} schemas to {folder}")
+
+
+app.add_typer(topics_app, name="topics", rich_help_panel=_TOOLS)
+app.add_typer(dlq_app, name="dlq", rich_help_panel=_TOOLS)
+app.add_typer(events_app, name="events", rich_help_panel=_TOOLS)
+
+if __name__ == "__main__":
+    app(prog_name="plumbline")

@@ -1,0 +1,59 @@
+"""The proof behind `ready`: one order is placed over HTTP and followed until it is paid.
+
+It passes through every process of the stack. When it fails `up` says which state the order stuck in.
+Test: `tests/integration/test_stack.py`.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from service.dev import issuer
+
+_SKU = "SKU-0001"  # seeded with plenty of stock, at a price no dial of the provider reacts to
+
+
+class SelfCheckError(Exception):
+    """The stack runs but does not do its work; the message says where to look."""
+
+
+def place_and_pay(api: str, home: Path, *, timeout_s: float = 30.0) -> float:
+    """Place one order at `api` and wait until it is paid; answers the seconds it took. Raises `SelfCheckError`."""
+    token = issuer.mint(home, sub="self-check", role="customer")
+    begin = time.monotonic()
+    order = _call(api, "POST", "/v1/orders", token, {"lines": [{"sku": _SKU, "quantity": 1}], "currency": "EUR"})
+    deadline = begin + timeout_s
+    while order["status"] != "paid":
+        if order["status"] not in {"placed", "reserved"} or time.monotonic() > deadline:
+            raise SelfCheckError(
+                f"order {order['id']} is {order['status']} ({order.get('status_reason')}) after {time.monotonic() - begin:.0f} s "
+                f"instead of paid: see {home}/logs/worker.log, or run `plumbline doctor`"
+            )
+        time.sleep(0.05)
+        order = _call(api, "GET", f"/v1/orders/{order['id']}", token)
+    return time.monotonic() - begin
+
+
+def _call(api: str, method: str, path: str, token: str, body: object = None) -> dict[str, Any]:
+    connection = http.client.HTTPConnection(urlsplit(api).netloc, timeout=10)
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    if method == "POST":
+        headers["Idempotency-Key"] = f'"{uuid.uuid4()}"'
+    try:
+        connection.request(method, path, body=json.dumps(body) if body is not None else None, headers=headers)
+        response = connection.getresponse()
+        text = response.read()
+    except OSError as error:
+        raise SelfCheckError(f"{method} {path} got no answer ({error}): see logs/api.log in the state folder") from None
+    finally:
+        connection.close()
+    if response.status >= 300:
+        raise SelfCheckError(f"{method} {path} answered {response.status}: {text[:300].decode(errors='replace')}")
+    parsed: dict[str, Any] = json.loads(text)
+    return parsed

@@ -1,0 +1,70 @@
+"""Every metric of every process, with its meaning above it. One registry a process (docs/adr/0013).
+
+Labels are bounded: route templates, groups, outcomes; never an id, a key or a subject.
+Callers on the hot path bind label values once (`.labels()` costs four times the increment).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+
+registry: Final = REGISTRY
+
+# The SLO limits (150 ms reads, 300 ms writes) are bucket bounds, so that burn rates are exact.
+_LATENCY_S: Final = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.3, 0.6, 1.2, 2.5, 5.0)
+_ASYNC_S: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0)
+
+# HTTP, by route template ("unmatched" for paths that are none of ours).
+http_requests = Counter("orders_http_requests_total", "Requests answered.", ["route", "method", "status"])
+http_duration = Histogram("orders_http_request_duration_seconds", "Time to the last byte.", ["route", "method"], buckets=_LATENCY_S)
+http_in_flight = Gauge("orders_http_in_flight", "Requests being worked on.")
+# Should stay 0: input that passed validation and was refused by the database driver.
+validation_gap = Counter("orders_validation_gap_total", "Input that only the database refused.")
+# Idempotency: what a keyed request met (new, replayed, mismatch, in_flight).
+idempotency = Counter("orders_idempotency_outcomes_total", "Keyed requests by outcome.", ["outcome"])
+
+# Database pool of this process.
+db_pool_size = Gauge("orders_db_pool_size", "Connections the pool may hold.")
+db_pool_in_use = Gauge("orders_db_pool_in_use", "Connections handed out.")
+db_pool_wait = Histogram("orders_db_pool_wait_seconds", "Wait for a connection.", buckets=(0.001, 0.005, 0.02, 0.1, 0.25, 1.0))
+db_connect_errors = Counter("orders_db_connect_errors_total", "Connections that could not be opened.")
+
+# Breakers: 0 closed, 1 half-open, 2 open.
+breaker_state = Gauge("orders_breaker_state", "0 closed, 1 half-open, 2 open.", ["dependency"])
+# Redis calls that failed (each is answered without Redis).
+redis_errors = Counter("orders_redis_errors_total", "Redis calls that failed.")
+
+# Outbox, seen by the relay.
+outbox_rows = Gauge("orders_outbox_rows", "Events committed and not yet in Kafka.")
+outbox_age = Gauge("orders_outbox_oldest_age_seconds", "Age of the oldest such event.")
+outbox_published = Counter("orders_outbox_published_total", "Events acknowledged by Kafka.")
+outbox_blocked = Gauge("orders_outbox_blocked_aggregates", "Aggregates set aside because Kafka refuses their event.")
+commit_to_kafka = Histogram("orders_commit_to_kafka_seconds", "From commit to acknowledgement.", buckets=_ASYNC_S)
+relay_active = Gauge("orders_relay_active", "1 if this relay holds the lock.")
+
+# Consumers, by group; outcome: applied, duplicate, superseded, ignored, retried, dead.
+records = Counter("orders_records_total", "Records finished.", ["group", "outcome"])
+handler_duration = Histogram("orders_handler_duration_seconds", "Time in one handler call.", ["group"], buckets=_LATENCY_S)
+event_age = Histogram("orders_event_age_seconds", "From event to the end of its handling.", ["group"], buckets=_ASYNC_S)
+consumer_lag = Gauge("orders_consumer_lag", "Records not yet finished and due.", ["group"])
+consumer_oldest_due = Gauge("orders_consumer_oldest_due_seconds", "Age of the oldest record that is due.", ["group"])
+consumer_paused = Gauge("orders_consumer_paused", "1 while the group waits for its infrastructure.", ["group"])
+tier_lateness = Histogram("orders_tier_lateness_seconds", "Handled this long after it was due.", ["group"], buckets=_ASYNC_S)
+dead_letters = Counter("orders_dead_letters_total", "Records given up on.", ["group"])
+heartbeat_age = Gauge("orders_heartbeat_age_seconds", "Since the slowest loop of this process last turned.")
+caught = Counter("orders_loop_errors_total", "Errors a process loop caught and went on from.", ["loop"])
+
+# Business.
+orders_finished = Counter("orders_total", "Order transitions.", ["status"])
+expired_orders = Counter("orders_reaper_expired_total", "Orders expired by the reaper.")
+
+# Logs and spans that could not be written without blocking.
+log_dropped = Counter("orders_log_dropped_total", "Log lines dropped because the writer was behind.")
+spans_dropped = Counter("orders_spans_dropped_total", "Spans dropped because the exporter was behind.")
+
+
+def show_breaker(name: str, state: str) -> None:
+    """Callback for `Breaker(changed=…)`."""
+    breaker_state.labels(name).set({"closed": 0, "half-open": 1}.get(state, 2))

@@ -1,0 +1,89 @@
+"""Redis: one client, short timeouts, and a breaker; losing it never costs an answer.
+
+Nothing here is the truth (buckets, cached copies). After its first failure a request makes no further
+Redis call, and while the breaker is open nobody does: a background PING finds out when it is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable
+from typing import Final, TypeVar
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from service.foundation import metrics
+from service.foundation.breaker import Breaker
+from service.foundation.log import get_logger
+from service.settings import RedisSettings
+
+log = get_logger(__name__)
+T = TypeVar("T")
+
+_PROBE_S: Final = 0.5
+
+
+class RedisAway(Exception):
+    """Redis did not answer (or is known not to): go on without it."""
+
+
+class RedisClient:
+    """redis-py with 0 retries and a bounded pool wait (its defaults can wait 20 s and more)."""
+
+    def __init__(self, settings: RedisSettings) -> None:
+        timeout_s = settings.timeout_ms / 1000
+        pool = BlockingConnectionPool.from_url(
+            settings.url.get_secret_value(),
+            max_connections=settings.pool_size,
+            timeout=timeout_s,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self.raw: Redis = Redis(connection_pool=pool)
+        self.breaker = Breaker("redis", changed=metrics.show_breaker)
+        self._probe: asyncio.Task[None] | None = None
+
+    async def call(self, work: Awaitable[T]) -> T:
+        """Await one Redis call. Raises `RedisAway`; with an open breaker at once, without a socket."""
+        if self.breaker.state != "closed":
+            if asyncio.iscoroutine(work):
+                work.close()
+            raise RedisAway
+        try:
+            answer = await work
+        except (RedisError, OSError, TimeoutError) as error:
+            metrics.redis_errors.inc()
+            self.breaker.failed()
+            if self.breaker.state == "open":
+                self._start_probe()
+            raise RedisAway from error
+        self.breaker.succeeded()
+        return answer
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._probe is not None:
+            self._probe.cancel()
+        with contextlib.suppress(RedisError, OSError):
+            await self.raw.aclose()
+
+    def _start_probe(self) -> None:
+        if self._probe is None or self._probe.done():
+            log.warning("redis.away")
+            self._probe = asyncio.create_task(self._probe_until_back(), name="redis-probe")
+
+    async def _probe_until_back(self) -> None:
+        while True:
+            await asyncio.sleep(_PROBE_S)
+            try:
+                await self.raw.ping()
+            except (RedisError, OSError, TimeoutError):
+                continue
+            self.breaker.succeeded()
+            log.info("redis.back")
+            return

@@ -1,0 +1,180 @@
+"""Placing an order: price it from what the process knows, then one statement decides (place_order.sql).
+
+A definite "no" is never answered from what the process knows: the slow path asks PostgreSQL first,
+and a finished twin wins over everything, so a retry of a success is always a replay (I1–I4).
+Tests: tests/integration/test_place_order.py, tests/stories/test_a_double_click_buys_once.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+
+from service import events
+from service.answers import KeyedRequest, StoredAnswer, lock_wait_is_in_flight, probe_key, replay
+from service.errors import FieldError, Overloaded, PriceChanged, ServiceError, ValidationFailed
+from service.foundation import failpoints, metrics
+from service.foundation.db import Database, retry_contention
+from service.foundation.sql import load_sql
+from service.orders.schemas import REPRESENTATION, PlaceOrder, present_order
+from service.outbox import context_headers, encode, new_id
+from service.products.operations import find_products
+
+_PLACE: Final = load_sql(__file__, "place_order.sql")
+_RUNS: Final = 3
+
+# SKU → what the process believes about it: price_minor, currency, active.
+Prices = Callable[[Sequence[str]], Awaitable[Mapping[str, Mapping[str, Any]]]]
+
+
+class Mismatch(Exception):
+    """What the process knows says no; PostgreSQL has the last word. Carries the error to raise if it agrees."""
+
+    def __init__(self, error: ServiceError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class _ProbeOver(Exception):
+    """Rolls the probe's transaction back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An order priced and worded, not yet written."""
+
+    order_id: UUID
+    customer_id: str
+    request: PlaceOrder
+    total_minor: int
+    prices: Sequence[int]
+    created_at: datetime
+    answer: StoredAnswer
+    payload: bytes
+
+
+def draft_order(request: PlaceOrder, known: Mapping[str, Mapping[str, Any]], *, customer_id: str, now: datetime) -> Draft:
+    """Price the lines and word the answer. Pure. Raises `Mismatch` if `known` says no."""
+    errors = [error for number, line in enumerate(request.lines) if (error := _line_error(number, known.get(line.sku), request.currency))]
+    if errors:
+        raise Mismatch(ValidationFailed(errors=errors))
+    prices = [known[line.sku]["price_minor"] for line in request.lines]
+    total = sum(price * line.quantity for price, line in zip(prices, request.lines, strict=True))
+    if request.expected_total_minor not in (None, total):
+        raise Mismatch(PriceChanged(extra={"total_minor": total}))
+    return _word(request, prices, total, customer_id=customer_id, now=now)
+
+
+def _line_error(number: int, known: Mapping[str, Any] | None, currency: str) -> FieldError | None:
+    if known is None or not known["active"]:
+        return FieldError(f"/lines/{number}/sku", "unknown-sku", "not in the catalogue")
+    if known["currency"] != currency:
+        return FieldError("/currency", "currency-mismatch", f"this product is sold in {known['currency']}")
+    return None
+
+
+def _word(request: PlaceOrder, prices: Sequence[int], total: int, *, customer_id: str, now: datetime) -> Draft:
+    order_id = new_id()
+    lines = [
+        {"line_no": number, "sku": line.sku, "quantity": line.quantity, "unit_price_minor": price}
+        for number, (line, price) in enumerate(zip(request.lines, prices, strict=True), start=1)
+    ]
+    row = {
+        "id": order_id, "customer_id": customer_id, "status": "placed", "version": 1, "currency": request.currency,
+        "total_minor": total, "note": request.note, "status_reason": None, "created_at": now, "updated_at": now,
+    }  # fmt: skip
+    headers = {"location": f"/v1/orders/{order_id}", "etag": f'"1.{REPRESENTATION}"', "content-type": "application/json"}
+    event = events.OrderPlaced(
+        order_id=order_id, customer_id=customer_id, total_minor=total, currency=request.currency,
+        lines=tuple(events.Line(**line) for line in lines),
+    )  # fmt: skip
+    answer = StoredAnswer(201, headers, orjson.dumps(present_order(row, lines)))
+    return Draft(order_id, customer_id, request, total, prices, now, answer, encode(event))
+
+
+async def place_order(
+    db: Database, request: PlaceOrder, keyed: KeyedRequest, *, prices: Prices, customer_id: str, now: datetime, retention: timedelta
+) -> StoredAnswer:
+    """The answer to this key: a new 201, or the one given before (`replayed`).
+
+    Idempotent per (principal, key). Raises `IdempotencyKeyReused`, `IdempotencyInFlight`,
+    `ValidationFailed`, `PriceChanged`, `Overloaded`, `DependencyUnavailable`; whatever is raised, nothing is written.
+    """
+
+    async def known() -> Mapping[str, Mapping[str, Any]]:
+        return await prices([line.sku for line in request.lines])
+
+    beliefs = await known()
+    for _ in range(_RUNS):
+        try:
+            draft = draft_order(request, beliefs, customer_id=customer_id, now=now)
+        except Mismatch as mismatch:
+            answer_or_facts = await _ask_the_database(db, request, keyed, mismatch, customer_id=customer_id, now=now)
+            if isinstance(answer_or_facts, StoredAnswer):
+                return answer_or_facts
+            beliefs = answer_or_facts
+            continue
+        outcome, answer = await retry_contention(partial(_run, db, draft, keyed, retention))
+        if answer is not None:
+            metrics.idempotency.labels("replayed" if answer.replayed else "new").inc()
+            return answer
+        if outcome == "stale":
+            async with db.connection() as connection:
+                beliefs = await find_products(connection, [line.sku for line in request.lines])
+    raise Overloaded("the catalogue or the key kept changing")
+
+
+async def _run(db: Database, draft: Draft, keyed: KeyedRequest, retention: timedelta) -> tuple[str, StoredAnswer | None]:
+    async with db.connection() as connection:
+        with lock_wait_is_in_flight():
+            row = await connection.fetchrow(_PLACE, *_arguments(draft, keyed, retention))
+    assert row is not None  # the statement always answers one row
+    await failpoints.hit("after-key-claim")
+    if row["outcome"] == "created":
+        return "created", draft.answer
+    if row["outcome"] == "seen":
+        return "seen", replay(row, keyed)
+    return row["outcome"], None
+
+
+def _arguments(draft: Draft, keyed: KeyedRequest, retention: timedelta) -> tuple[Any, ...]:
+    request = draft.request
+    return (
+        keyed.principal, keyed.key, keyed.fingerprint, dict(draft.answer.headers), draft.answer.body, retention,
+        draft.order_id, draft.customer_id, request.currency, draft.total_minor, request.note, draft.created_at,
+        [line.sku for line in request.lines], [line.quantity for line in request.lines], list(draft.prices),
+        new_id(), draft.payload, context_headers(),
+    )  # fmt: skip
+
+
+async def _ask_the_database(
+    db: Database, request: PlaceOrder, keyed: KeyedRequest, mismatch: Mismatch, *, customer_id: str, now: datetime
+) -> StoredAnswer | Mapping[str, Mapping[str, Any]]:
+    """The slow path: a finished or running twin first, then the catalogue as it is; still no → the error."""
+
+    async def probe() -> StoredAnswer | Mapping[str, Mapping[str, Any]]:
+        facts: Mapping[str, Mapping[str, Any]] = {}
+        try:
+            async with db.transaction() as connection:
+                stored = await probe_key(connection, keyed)
+                if stored is not None:
+                    return stored
+                facts = await find_products(connection, [line.sku for line in request.lines])
+                raise _ProbeOver
+        except _ProbeOver:
+            return facts
+
+    answer = await retry_contention(probe)
+    if isinstance(answer, StoredAnswer):
+        return answer
+    try:
+        draft_order(request, answer, customer_id=customer_id, now=now)
+    except Mismatch as still:
+        raise still.error from mismatch
+    return answer

@@ -1,0 +1,95 @@
+"""The catalogue over HTTP: translate, open the transaction, answer."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import orjson
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from service.answers import StoredAnswer, lock_key, store_answer
+from service.errors import PreconditionFailed
+from service.foundation.db import retry_contention
+from service.products import operations, schemas
+from service.web.call import Call
+from service.web.etags import etag, not_modified
+from service.web.idempotency import answer_response
+from service.web.paging import cut_page, decode_cursor, encode_cursor, link_next
+from service.web.route import GatedRoute, policy
+
+router = APIRouter(prefix="/v1", tags=["products"], route_class=GatedRoute)
+
+_PRIVATE = {"content-type": "application/json", "cache-control": "private, no-cache", "vary": "Authorization"}
+
+
+@router.get("/products", response_model=schemas.ProductPage)
+@policy("catalog:read", problems=("invalid-cursor",))
+async def list_(call: Call, query: Annotated[schemas.ProductListQuery, Query()]) -> Response:
+    """The catalogue by SKU."""
+    after = "" if query.cursor is None else decode_cursor("product", query.cursor)
+    async with call.db.connection() as connection:
+        rows = await operations.list_products(connection, after=after, limit=query.limit + 1)
+    page, more = cut_page(rows, query.limit)
+    cursor = encode_cursor("product", page[-1]["sku"]) if more else None
+    headers = dict(_PRIVATE)
+    if cursor is not None:
+        headers["link"] = link_next("/v1/products", query.model_dump(), cursor)
+    return Response(orjson.dumps({"items": [schemas.present_product(row) for row in page], "next_cursor": cursor}), headers=headers)
+
+
+@router.get("/products/{sku}", response_model=schemas.ProductOut, responses={304: {"description": "Not modified"}})
+@policy("catalog:read", problems=("not-found",))
+async def get(call: Call, sku: str) -> Response:
+    """One product."""
+    async with call.db.connection() as connection:
+        row = await operations.get_product(connection, sku)
+    tag = etag(row["version"], schemas.REPRESENTATION)
+    if not_modified(call.headers.get("if-none-match"), tag):
+        return Response(status_code=304, headers={"etag": tag, "cache-control": _PRIVATE["cache-control"], "vary": _PRIVATE["vary"]})
+    return Response(orjson.dumps(schemas.present_product(row)), headers=_PRIVATE | {"etag": tag})
+
+
+@router.get("/products/{sku}/availability", response_model=schemas.Availability)
+@policy("catalog:read", problems=("not-found",))
+async def availability(call: Call, sku: str) -> Response:
+    """Pieces left; advisory, only a reservation decides."""
+    async with call.db.connection() as connection:
+        available = await operations.get_availability(connection, sku)
+    return Response(orjson.dumps({"sku": sku, "available": available}), headers=_PRIVATE)
+
+
+@router.patch("/products/{sku}", response_model=schemas.ProductOut)
+@policy("catalog:write", if_match=True, problems=("not-found",))
+async def change(call: Call, sku: str, body: schemas.ProductPatch) -> Response:
+    """Change name, price or activity; the version grows by one."""
+
+    async def attempt() -> Response:
+        async with call.db.transaction() as connection:
+            try:
+                row = await operations.change_product(connection, sku, body.changes(), version=call.required_version())
+            except PreconditionFailed as error:
+                current = int(str(error.extra["current_version"]))
+                raise PreconditionFailed(headers={"etag": etag(current, schemas.REPRESENTATION)}) from error
+        tag = etag(row["version"], schemas.REPRESENTATION)
+        return Response(orjson.dumps(schemas.present_product(row)), headers=_PRIVATE | {"etag": tag})
+
+    return await retry_contention(attempt)
+
+
+@router.post("/products/{sku}/restock", response_model=schemas.Restocked)
+@policy("catalog:write", keyed=True, problems=("not-found",))
+async def restock(call: Call, sku: str, body: schemas.Restock) -> Response:
+    """Add pieces to stock, once per key."""
+
+    async def attempt() -> StoredAnswer:
+        async with call.db.transaction() as connection:
+            stored = await lock_key(connection, call.keyed)
+            if stored is not None:
+                return stored
+            version = await operations.restock(connection, sku, body.quantity)
+            content = orjson.dumps({"sku": sku, "quantity": body.quantity, "version": version})
+            headers = {"content-type": "application/json", "etag": etag(version, schemas.REPRESENTATION)}
+            return await store_answer(connection, call.keyed, StoredAnswer(200, headers, content), retention=call.retention)
+
+    return answer_response(await retry_contention(attempt))

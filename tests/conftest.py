@@ -1,0 +1,89 @@
+"""Fixtures: real servers once a session, the API in this process, tokens, and a clean way to ask the database."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from fastapi import FastAPI
+
+import service.app
+from service.dev.issuer import create_issuer, mint
+from service.dev.seed import seed_catalogue
+from service.foundation.db import Database
+from service.migrations import upgrade
+from service.settings import Settings, load_settings
+from service.web.jwks import KeySet
+from tests.support.clients import ApiClient
+from tests.support.servers import Servers, add_broker, running_servers
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """PostgreSQL and Redis, migrated and seeded; the environment points at them for the whole session."""
+    with running_servers() as found:
+        before = dict(os.environ)
+        os.environ.update(found.environment())
+        upgrade()
+        yield found
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def broker(servers: Servers) -> Iterator[Servers]:
+    """The servers with a broker: `PLUMBLINE_TEST_KAFKA` = auto (default), real or memory."""
+    with ExitStack() as stack:
+        add_broker(servers, os.environ.get("PLUMBLINE_TEST_KAFKA", "auto"), stack)
+        os.environ.update(servers.environment())
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def settings(servers: Servers) -> Settings:
+    return load_settings()
+
+
+@pytest_asyncio.fixture(scope="session")
+async def db(settings: Settings) -> AsyncIterator[Database]:
+    """A pool of the tests' own, seeded."""
+    database = Database(settings.db, application="tests", queue_timeout_ms=5_000)
+    await database.open()
+    await seed_catalogue(database)
+    yield database
+    await database.close()
+
+
+@pytest_asyncio.fixture(scope="session")
+async def app(settings: Settings, db: Database) -> AsyncIterator[FastAPI]:
+    """The API in this process, its lifespan running, its keys from the development issuer (no socket)."""
+    issuer = httpx.AsyncClient(transport=httpx.ASGITransport(create_issuer(settings)))
+    patch = pytest.MonkeyPatch()
+    patch.setattr(service.app, "KeySet", partial(KeySet, client=issuer))
+    made = service.app.create_app(settings)
+    async with made.router.lifespan_context(made):
+        await made.state.resources.keys.load()
+        yield made
+    patch.undo()
+
+
+@pytest_asyncio.fixture(scope="session")
+async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver") as client:
+        yield client
+
+
+@pytest.fixture
+def login(settings: Settings, http: httpx.AsyncClient) -> Any:
+    """`login("anna")`, `login("root", role="admin")`: an API client with that token."""
+
+    def make(sub: str, *, role: str = "customer", **claims: Any) -> ApiClient:
+        return ApiClient(http, mint(settings.app.home, sub=sub, role=role, **claims))
+
+    return make

@@ -1,0 +1,88 @@
+"""Real servers for tests: PostgreSQL, Redis and a broker, started once a test session on free ports."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.dev.kafka import Broker, open_broker
+from service.dev.postgres import EmbeddedPostgres
+from service.dev.redis import EmbeddedRedis
+
+_FIRST_PORT, _LAST_PORT, _SPAN = 18_000, 30_000, 110
+
+
+@dataclass(slots=True)
+class Servers:
+    """Where the servers of this test session are."""
+
+    home: Path
+    base_port: int
+    postgres: EmbeddedPostgres
+    redis: EmbeddedRedis
+    broker: Broker | None = None
+
+    def environment(self) -> dict[str, str]:
+        """The environment a process of ours needs to use them."""
+        made = {
+            "PLUMBLINE_HOME": str(self.home),
+            "HTTP_PORT": str(self.base_port),
+            "DATABASE_URL": self.postgres.url,
+            "REDIS_URL": self.redis.url,
+            "APP_ENV": "test",
+            "APP_AUTH_ISSUER": f"http://127.0.0.1:{self.base_port + 103}",
+            "APP_AUTH_JWKS_URL": f"http://127.0.0.1:{self.base_port + 103}/.well-known/jwks.json",
+            "APP_PAYMENTS_URL": f"http://127.0.0.1:{self.base_port + 104}",
+            "APP_HTTP_ALLOWED_HOSTS": "127.0.0.1,localhost,testserver",
+            "APP_WORKER_TIERS_S": "0.2,0.5",
+            "APP_ORDERS_EXPIRE_SLACK_S": "0",
+        }
+        if self.broker is not None:
+            made |= {"KAFKA_BOOTSTRAP": self.broker.bootstrap, "APP_KAFKA_BROKER": "memory" if self.broker.kind == "memory" else "kafka"}
+        return made
+
+
+def free_base_port() -> int:
+    """A port below 32768 whose derived ports (domain: +100 … +107) are free too."""
+    start = _FIRST_PORT + (os.getpid() * _SPAN) % (_LAST_PORT - _FIRST_PORT)
+    for step in range(200):
+        base = _FIRST_PORT + (start - _FIRST_PORT + step * _SPAN) % (_LAST_PORT - _FIRST_PORT)
+        if all(_is_free(base + offset) for offset in (0, *range(100, 110))):
+            return base
+    raise RuntimeError("no free range of ports between 18000 and 30000: what is listening there?")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+@contextmanager
+def running_servers(*, broker: str | None = None) -> Iterator[Servers]:
+    """Start them in a temporary folder and stop them at the end."""
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="plumbline-test-", ignore_cleanup_errors=True)))
+        base = free_base_port()
+        servers = Servers(home, base, EmbeddedPostgres(home, base + 100), EmbeddedRedis(home, base + 101))
+        stack.callback(servers.postgres.wipe)
+        for server in (servers.postgres, servers.redis):
+            stack.callback(server.stop)
+            server.start()
+        if broker is not None:
+            add_broker(servers, broker, stack)
+        yield servers
+
+
+def add_broker(servers: Servers, kind: str, stack: ExitStack) -> Broker:
+    """Start a broker beside the other servers."""
+    made = open_broker(kind, servers.home, servers.base_port + 102)  # type: ignore[arg-type]
+    stack.callback(made.stop)
+    made.start()
+    servers.broker = made
+    return made

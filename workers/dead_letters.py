@@ -1,0 +1,117 @@
+"""Dead letters: records a group gave up on, in a topic and in a table, never dropped.
+
+The topic has it first (acknowledged), then the table; both are repeated safely after a crash, because the row
+is unique by the record's first place in Kafka. A replayed one that fails again reopens its row.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from uuid import UUID
+
+from aiokafka.structs import ConsumerRecord
+from asyncpg import Record
+from sqlalchemy import Integer, bindparam, func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from service.foundation import metrics
+from service.foundation.db import Connection, Statement
+from service.foundation.log import get_logger
+from service.models import dead_letter
+from service.outbox import new_id
+from workers.envelope import attempt_of, header_map, origin_of, storable
+from workers.tiers import describe
+
+log = get_logger(__name__)
+
+RELAY: Final = "relay"
+_COLUMNS: Final = (
+    "id", "consumer", "topic", "partition", "offset", "event_id", "aggregate_id", "version",
+    "headers", "key", "payload", "error_class", "error_message", "attempts",
+)  # fmt: skip
+_insert = insert(dead_letter).values({name: bindparam(name) for name in _COLUMNS})
+_PARK: Final = Statement(
+    _insert.on_conflict_do_update(
+        index_elements=["consumer", "topic", "partition", "offset"],
+        set_={
+            "status": "open", "resolved_at": None, "resolved_by": None, "error_class": _insert.excluded.error_class,
+            "error_message": _insert.excluded.error_message, "attempts": _insert.excluded.attempts, "headers": _insert.excluded.headers,
+        },
+    ).returning(dead_letter.c.id)
+)  # fmt: skip
+_LIST: Final = Statement(
+    select(dead_letter)
+    .where(func.coalesce(bindparam("status"), dead_letter.c.status) == dead_letter.c.status)
+    .where(func.coalesce(bindparam("consumer"), dead_letter.c.consumer) == dead_letter.c.consumer)
+    .where(dead_letter.c.id < bindparam("before"))
+    .order_by(dead_letter.c.id.desc())
+    .limit(bindparam("limit", type_=Integer))
+)
+_GET: Final = Statement(select(dead_letter).where(dead_letter.c.id == bindparam("id")))
+_SET_ASIDE: Final = Statement(
+    select(dead_letter.c.aggregate_id).where(dead_letter.c.consumer == RELAY, dead_letter.c.status == "open")
+)
+_LAST_ID: Final = UUID(int=2**128 - 1)
+
+
+async def park(connection: Connection, group: str, record: ConsumerRecord, error: BaseException) -> UUID:
+    """Insert or reopen the row of this record; answers its id. Idempotent."""
+    headers, origin = header_map(record.headers), origin_of(record)
+    values: dict[str, Any] = {
+        "id": new_id(), "consumer": group, "topic": origin.topic, "partition": origin.partition, "offset": origin.offset,
+        "event_id": _uuid(headers.get("ce_id")), "aggregate_id": _text(headers.get("ce_subject")),
+        "version": _int(headers.get("ce_aggregateversion")), "headers": storable(headers), "key": record.key, "payload": record.value,
+        "error_class": type(error).__name__, "error_message": describe(error), "attempts": attempt_of(record) + 1,
+    }  # fmt: skip
+    found: UUID = await connection.fetchval(*_PARK(**values))
+    metrics.dead_letters.labels(group).inc()
+    log.warning("record.dead", group=group, dead_letter=str(found), error=values["error_class"], aggregate=values["aggregate_id"])
+    return found
+
+
+async def park_outbox_row(connection: Connection, row: Record, message: str) -> None:
+    """An outbox row Kafka will never take, as a dead letter of consumer `relay`; the row stays, its aggregate waits."""
+    values: dict[str, Any] = {
+        "id": new_id(), "consumer": RELAY, "topic": row["topic"], "partition": -1, "offset": row["seq"], "event_id": row["event_id"],
+        "aggregate_id": row["aggregate_id"], "version": row["version"], "headers": dict(row["headers"]), "key": row["key"].encode(),
+        "payload": row["payload"], "error_class": "MessageSizeTooLargeError", "error_message": message, "attempts": 1,
+    }  # fmt: skip
+    await connection.execute(*_PARK(**values))
+    metrics.dead_letters.labels(RELAY).inc()
+    log.error("relay.aggregate_set_aside", aggregate=row["aggregate_id"])
+
+
+async def set_aside(connection: Connection) -> set[str]:
+    """Aggregates whose next event waits for a person."""
+    return {row["aggregate_id"] for row in await connection.fetch(*_SET_ASIDE())}
+
+
+async def list_dead_letters(
+    connection: Connection, *, status: str | None = "open", consumer: str | None = None, before: UUID | None = None, limit: int = 50
+) -> list[Record]:
+    """Newest first, keyset by id."""
+    return await connection.fetch(*_LIST(status=status, consumer=consumer, before=before or _LAST_ID, limit=limit))
+
+
+async def get_dead_letter(connection: Connection, letter_id: UUID) -> Record | None:
+    """The row, or None."""
+    return await connection.fetchrow(*_GET(id=letter_id))
+
+
+def _uuid(value: bytes | None) -> UUID | None:
+    try:
+        return None if value is None else UUID(value.decode())
+    except ValueError:
+        return None
+
+
+def _int(value: bytes | None) -> int | None:
+    try:
+        number = None if value is None else int(value)
+    except ValueError:
+        return None
+    return number if number is not None and 0 <= number < 2**31 else None
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("utf-8", "replace").replace("\0", "")[:255]

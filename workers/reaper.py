@@ -1,0 +1,146 @@
+"""The reaper: expires orders nobody finishes, and removes what has served its time, in small batches.
+
+Expiry is careful, because it gives stock and money back: not while an order's event is unpublished, not while a
+charge may be running, and not at all while the outbox is behind. Everything here may run twice.
+Tests: tests/integration/test_reaper.py.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+
+from service.errors import Unavailable
+from service.foundation import metrics
+from service.foundation.db import Connection, Database
+from service.foundation.lifecycle import Lifecycle
+from service.foundation.log import get_logger
+from service.orders.operations import move
+from service.settings import Settings
+from workers.dead_letters import RELAY
+
+log = get_logger(__name__)
+
+_TURN_S: Final = 1.0
+_EXPIRE_BATCH: Final = 100
+_DELETE_BATCH: Final = 1_000
+_BEHIND_S: Final = 60.0
+_PARTITION_DAYS_AHEAD: Final = 3
+
+_BEHIND: Final = """
+SELECT EXISTS (
+    SELECT FROM outbox b
+    WHERE b.created_at < now() - $1::interval
+      AND NOT EXISTS (SELECT FROM dead_letter d WHERE d.consumer = $2 AND d.status = 'open' AND d.aggregate_id = b.aggregate_id)
+)
+"""
+_CANDIDATES: Final = """
+SELECT o.id FROM orders o
+WHERE o.status IN ('placed', 'reserved') AND o.updated_at < now() - $1::interval
+  AND NOT EXISTS (SELECT FROM outbox b WHERE b.aggregate_id = o.id::text)
+  AND NOT EXISTS (
+      SELECT FROM payment p
+      WHERE p.order_id = o.id AND p.kind = 'charge' AND p.state = 'started' AND p.created_at > now() - $2::interval
+  )
+ORDER BY o.updated_at
+LIMIT $3
+"""
+# SKIP LOCKED: a key that is being replayed right now can wait for the next turn.
+_OLD_KEYS: Final = """
+DELETE FROM idempotency_key WHERE (principal, key) IN (
+    SELECT principal, key FROM idempotency_key WHERE expires_at < now() ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
+)
+"""
+_OLD_INBOX: Final = """
+DELETE FROM inbox WHERE (consumer, event_id) IN (
+    SELECT consumer, event_id FROM inbox WHERE processed_at < now() - $2::interval ORDER BY processed_at LIMIT $1 FOR UPDATE SKIP LOCKED
+)
+"""
+_OLD_LETTERS: Final = """
+DELETE FROM dead_letter WHERE id IN (
+    SELECT id FROM dead_letter WHERE status <> 'open' AND resolved_at < now() - $2::interval LIMIT $1 FOR UPDATE SKIP LOCKED
+)
+"""
+_PARTITIONS: Final = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'outbox_sent'::regclass"
+
+
+class Reaper:
+    """One turn a second; each turn does a bounded amount of work."""
+
+    def __init__(self, settings: Settings, db: Database, lifecycle: Lifecycle) -> None:
+        self._settings = settings
+        self._db = db
+        self._lifecycle = lifecycle
+
+    async def run(self) -> None:
+        """Turn until the process stops; at most half of the time is spent working."""
+        while not self._lifecycle.stopping.is_set():
+            self._lifecycle.beat("reaper")
+            started = time.monotonic()
+            try:
+                await self.run_once()
+            except Unavailable as error:
+                metrics.caught.labels("reaper").inc()
+                log.warning("reaper.database_away", error=str(error))
+            await self._lifecycle.sleep(max(_TURN_S, time.monotonic() - started))
+        self._lifecycle.forget("reaper")
+
+    async def run_once(self) -> int:
+        """One turn; answers the number of orders expired."""
+        expired = await self.expire_orders()
+        worker = self._settings.worker
+        steps: tuple[Callable[[Connection], Awaitable[str]], ...] = (
+            lambda c: c.execute(_OLD_KEYS, _DELETE_BATCH),
+            lambda c: c.execute(_OLD_INBOX, _DELETE_BATCH, timedelta(days=worker.inbox_retention_d)),
+            lambda c: c.execute(_OLD_LETTERS, _DELETE_BATCH, timedelta(days=worker.dead_letter_retention_d)),
+        )
+        for step in steps:
+            async with self._db.connection() as connection:
+                await step(connection)
+        await self.turn_partitions(datetime.now(UTC).date())
+        return expired
+
+    async def expire_orders(self) -> int:
+        """Expire what is overdue; answers how many. Nothing while the outbox is behind."""
+        orders = self._settings.orders
+        async with self._db.connection() as connection:
+            if await connection.fetchval(_BEHIND, timedelta(seconds=_BEHIND_S), RELAY):
+                return 0
+            found = await connection.fetch(
+                _CANDIDATES, timedelta(seconds=orders.expire_after_s), timedelta(seconds=orders.charge_grace_s), _EXPIRE_BATCH
+            )
+        expired = 0
+        for row in found:
+            async with self._db.transaction() as connection:
+                expired += await move(connection, row["id"], "expire", reason="not finished in time") is not None
+        if expired:
+            metrics.expired_orders.inc(expired)
+            log.info("orders.expired", count=expired)
+        return expired
+
+    async def turn_partitions(self, today: date) -> list[str]:
+        """Make the next days' partitions of `outbox_sent` and drop those past retention; answers the dropped ones."""
+        async with self._db.connection() as connection:
+            present = {row[0] for row in await connection.fetch(_PARTITIONS)}
+            for ahead in range(_PARTITION_DAYS_AHEAD + 1):
+                day = today + timedelta(days=ahead)
+                if (name := _partition(day)) not in present and not (ahead == 0 and await self._default_in_use(connection)):
+                    await connection.execute(
+                        f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF outbox_sent FOR VALUES FROM ('{day}') TO ('{day + timedelta(days=1)}')"
+                    )
+            oldest_kept = _partition(today - timedelta(days=self._settings.worker.outbox_sent_retention_d))
+            dropped = sorted(name for name in present if name.startswith("outbox_sent_2") and name < oldest_kept)
+            for name in dropped:
+                await connection.execute(f"DROP TABLE IF EXISTS {name}")
+        return dropped
+
+    @staticmethod
+    async def _default_in_use(connection: Connection) -> bool:
+        """Rows of today in the default partition would refuse a partition for today: they stay where they are."""
+        return bool(await connection.fetchval("SELECT EXISTS (SELECT FROM outbox_sent_default)"))
+
+
+def _partition(day: date) -> str:
+    return f"outbox_sent_{day:%Y%m%d}"

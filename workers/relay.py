@@ -1,0 +1,246 @@
+"""The relay: outbox rows to Kafka, in order for each aggregate, removed only when Kafka has them.
+
+One is active, by an advisory lock on its own session; others stand by. A crash between the acknowledgement and
+the move repeats events (the inbox absorbs them); nothing is ever skipped, because what is not moved stays.
+Why no `seq > last` cursor: late committers would be lost (docs/adr/0006). Tests: tests/integration/test_relay.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import asyncpg
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import MessageSizeTooLargeError
+from asyncpg import Record
+from opentelemetry.trace import SpanKind
+
+from service.events import ce_headers
+from service.foundation import failpoints, metrics, tracing
+from service.foundation.db import CONNECTION_ERRORS, Database
+from service.foundation.kafka import abandon, make_producer
+from service.foundation.lifecycle import Lifecycle
+from service.foundation.log import get_logger
+from service.outbox import backlog
+from service.settings import Settings
+from workers.dead_letters import park_outbox_row, set_aside
+
+log = get_logger(__name__)
+
+_LOCK: Final = 0x706C756D62  # "plumb": one relay a database
+_BATCH: Final = 500
+_POLL_BUSY_S: Final = 0.1
+_FULL_SCAN_S: Final = 1.0
+_PING_S: Final = 2.0
+_IDLE_SESSION_MS: Final = 10_000
+_RETRY_S: Final = 1.0
+_STANDBY_S: Final = 1.0
+
+_READ: Final = """
+SELECT seq, event_id, aggregate_type, aggregate_id, version, type, topic, key, payload, headers, created_at
+FROM outbox
+WHERE seq >= $1 AND aggregate_id <> ALL ($2::text[])
+ORDER BY seq
+LIMIT $3
+"""
+# One statement: a row is either still to be sent or known to be sent, never neither.
+_MOVE: Final = """
+WITH gone AS (DELETE FROM outbox WHERE seq = ANY ($1::bigint[]) RETURNING *)
+INSERT INTO outbox_sent (seq, event_id, aggregate_type, aggregate_id, version, type, topic, key, payload, headers, created_at)
+SELECT seq, event_id, aggregate_type, aggregate_id, version, type, topic, key, payload, headers, created_at FROM gone
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of one batch: acknowledged rows, and rows Kafka will never take."""
+
+    acknowledged: list[Record]
+    refused: list[Record]
+
+
+class Relay:
+    """Publishes while it holds the lock."""
+
+    def __init__(self, settings: Settings, db: Database, lifecycle: Lifecycle) -> None:
+        self._settings = settings
+        self._db = db
+        self._lifecycle = lifecycle
+        self._producer: AIOKafkaProducer | None = None
+        self._floor = 0
+        self._scanned_at = float("-inf")
+        self._blocked: set[str] = set()
+        self._lost = asyncio.Event()
+
+    async def run(self) -> None:
+        """Stand by, publish, stand by again, until the process stops."""
+        while not self._lifecycle.stopping.is_set():
+            self._lifecycle.beat("relay")
+            try:
+                async with self._leadership() as leads:
+                    if leads:
+                        await self._lead()
+            except (*CONNECTION_ERRORS, TimeoutError, asyncpg.PostgresError) as error:
+                metrics.caught.labels("relay").inc()
+                log.warning("relay.database_away", error=type(error).__name__)
+            await self._lifecycle.sleep(_STANDBY_S)
+        await self._stop_producer()
+        self._lifecycle.forget("relay")
+
+    async def _lead(self) -> None:
+        log.info("relay.leads")
+        self._floor, self._scanned_at = 0, float("-inf")
+        while not self._lifecycle.stopping.is_set() and not self._lost.is_set():
+            self._lifecycle.beat("relay")
+            try:
+                moved = await self.run_once()
+            except Exception as error:  # the relay's process loop: whatever it is, what is not moved stays
+                metrics.caught.labels("relay").inc()
+                log.warning("relay.retrying", error=type(error).__name__)
+                await self._stop_producer()
+                await self._lifecycle.sleep(_RETRY_S)
+                continue
+            if not moved:
+                await self._lifecycle.sleep(_POLL_BUSY_S)
+
+    async def run_once(self) -> int:
+        """Publish one batch; answers the number of events acknowledged and moved."""
+        rows = await self._read()
+        if not rows:
+            return 0
+        sent = await self._send(rows)
+        if sent.refused:
+            await self._set_aside(sent.refused)
+        await failpoints.hit("after-send-before-move")
+        if sent.acknowledged:
+            await self._move(sent.acknowledged)
+        return len(sent.acknowledged)
+
+    # -- reading and moving
+
+    async def _read(self) -> list[Record]:
+        """The oldest rows; once a second without the floor, which finds late committers."""
+        full = time.monotonic() - self._scanned_at >= _FULL_SCAN_S
+        async with self._db.connection() as connection:
+            if full:
+                self._scanned_at = time.monotonic()
+                self._blocked = await set_aside(connection)
+                metrics.outbox_blocked.set(len(self._blocked))
+                span, age_s = await backlog(connection)
+                metrics.outbox_rows.set(span)
+                metrics.outbox_age.set(age_s)
+            rows: list[Record] = await connection.fetch(_READ, 0 if full else self._floor, list(self._blocked), _BATCH)
+        if rows:
+            self._floor = rows[0]["seq"]
+        return rows
+
+    async def _move(self, rows: Sequence[Record]) -> None:
+        await failpoints.hit("before-outbox-move")
+        async with self._db.connection() as connection:
+            await connection.execute(_MOVE, [row["seq"] for row in rows])
+        await failpoints.hit("after-outbox-move")
+        now = datetime.now(UTC)
+        for row in rows:
+            metrics.commit_to_kafka.observe(max(0.0, (now - row["created_at"]).total_seconds()))
+        metrics.outbox_published.inc(len(rows))
+
+    async def _set_aside(self, rows: Sequence[Record]) -> None:
+        """Rows Kafka refuses become dead letters of consumer `relay`; their aggregates wait, others go on."""
+        async with self._db.transaction() as connection:
+            for row in rows:
+                await park_outbox_row(connection, row, "Kafka refuses the message as too large")
+        self._blocked |= {row["aggregate_id"] for row in rows}
+
+    # -- sending
+
+    async def _send(self, rows: Sequence[Record]) -> Sent:
+        """Send in order; an aggregate's rows after a refused one are not sent at all."""
+        producer = await self._started()
+        futures: list[tuple[Record, asyncio.Future[Any]]] = []
+        refused: dict[str, Record] = {}
+        acknowledged = []
+        async with asyncio.timeout(self._settings.kafka.send_deadline_ms / 1000):
+            for row in rows:
+                if row["aggregate_id"] not in refused:
+                    try:
+                        futures.append((row, await self._send_one(producer, row)))
+                    except MessageSizeTooLargeError:
+                        refused[row["aggregate_id"]] = row
+            for row, future in futures:
+                try:
+                    await future
+                except MessageSizeTooLargeError:
+                    refused.setdefault(row["aggregate_id"], row)
+                else:
+                    acknowledged.append(row)
+        return Sent(acknowledged, list(refused.values()))
+
+    async def _send_one(self, producer: AIOKafkaProducer, row: Record) -> asyncio.Future[Any]:
+        headers = ce_headers(
+            event_id=row["event_id"], event_type=row["type"], aggregate_id=row["aggregate_id"], version=row["version"], at=row["created_at"]
+        ) | dict(row["headers"])
+        attributes = {"messaging.system": "kafka", "messaging.destination.name": row["topic"], "messaging.message.id": str(row["event_id"])}
+        with tracing.span(f"publish {row['type']}", SpanKind.PRODUCER, parent=tracing.remote(headers.get("traceparent")), attributes=attributes):
+            headers["traceparent"] = tracing.traceparent() or headers.get("traceparent", "")
+            encoded = [(name, value.encode()) for name, value in headers.items() if value]
+            future: asyncio.Future[Any] = await producer.send(row["topic"], value=row["payload"], key=row["key"].encode(), headers=encoded)
+        return future
+
+    async def _started(self) -> AIOKafkaProducer:
+        if self._producer is None:
+            producer = make_producer(self._settings.kafka, client_id="plumbline-relay")
+            try:
+                await producer.start()
+            except BaseException:
+                await abandon(producer)
+                raise
+            self._producer = producer
+        return self._producer
+
+    async def _stop_producer(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await abandon(producer)
+
+    # -- leadership
+
+    @contextlib.asynccontextmanager
+    async def _leadership(self) -> Any:
+        """True inside if this relay holds the lock; the session ends when the process is stopped for 10 s."""
+        session = await asyncpg.connect(
+            self._settings.db.url.get_secret_value(),
+            timeout=5,
+            command_timeout=5,
+            server_settings={"application_name": "plumbline-relay-lock", "idle_session_timeout": str(_IDLE_SESSION_MS)},
+        )
+        try:
+            leads = bool(await session.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK))
+            metrics.relay_active.set(leads)
+            self._lost.clear()
+            pinging = asyncio.create_task(self._ping(session), name="relay-ping") if leads else None
+            try:
+                yield leads
+            finally:
+                if pinging is not None:
+                    pinging.cancel()
+        finally:
+            metrics.relay_active.set(0)
+            session.terminate()
+
+    async def _ping(self, session: asyncpg.Connection[Record]) -> None:
+        """Keep the session; without it we may not be the only one: stop producing at once."""
+        try:
+            while True:
+                await asyncio.sleep(_PING_S)
+                await session.fetchval("SELECT 1")
+        except (*CONNECTION_ERRORS, TimeoutError, asyncpg.PostgresError) as error:
+            log.warning("relay.lock_lost", error=type(error).__name__)
+            self._lost.set()
+
+
