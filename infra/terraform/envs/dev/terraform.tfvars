@@ -29,12 +29,14 @@ database = {
   max_acu             = 2
   instances           = 1
   backup_days         = 1
+  backup_vault        = false
   deletion_protection = false
 }
 
 cache = {
   node_type     = "cache.t4g.small"
   nodes         = 1
+  failover      = false
   snapshot_days = 0
 }
 

@@ -17,10 +17,10 @@ interface_endpoints = ["ecr.api", "ecr.dkr", "sts", "secretsmanager", "logs", "k
 log_retention_days  = 90
 
 cluster = {
-  version             = "1.35"
-  node_type           = "m7g.large"
-  nodes_min           = 2
-  nodes_max           = 6
+  version   = "1.35"
+  node_type = "m7g.large"
+  nodes_min = 2
+  nodes_max = 6
   public_access_cidrs = []
 }
 
@@ -29,12 +29,14 @@ database = {
   max_acu             = 4
   instances           = 2
   backup_days         = 7
+  backup_vault        = false
   deletion_protection = true
 }
 
 cache = {
   node_type     = "cache.t4g.small"
   nodes         = 2
+  failover      = true
   snapshot_days = 1
 }
 
@@ -45,7 +47,7 @@ kafka = {
 }
 
 registry = {
-  create           = false
+  create = false
   pull_account_ids = []
 }
 

@@ -3,18 +3,6 @@
 
 locals {
   instance_keys = slice(["a", "b", "c"], 0, var.instance_count)
-
-  # Milliseconds unless said otherwise. Each number is a decision of the service, repeated where the server can hold it.
-  parameters = {
-    "rds.force_ssl"                       = "1"
-    "log_min_duration_statement"          = "500"
-    "log_statement"                       = "ddl"
-    "log_lock_waits"                      = "1"
-    "deadlock_timeout"                    = "200"
-    "idle_in_transaction_session_timeout" = "30000"
-    "log_connections"                     = "1"
-    "log_disconnections"                  = "1"
-  }
 }
 
 resource "aws_security_group" "this" {
@@ -46,13 +34,37 @@ resource "aws_rds_cluster_parameter_group" "this" {
   family      = "aurora-postgresql17"
   description = "TLS only, slow statements and lock waits logged, abandoned transactions ended"
 
-  dynamic "parameter" {
-    for_each = local.parameters
-    content {
-      name         = parameter.key
-      value        = parameter.value
-      apply_method = "immediate"
-    }
+  parameter {
+    name  = "rds.force_ssl"
+    value = "1"
+  }
+  parameter {
+    name  = "log_min_duration_statement"
+    value = "500" # ms
+  }
+  parameter {
+    name  = "log_statement"
+    value = "ddl"
+  }
+  parameter {
+    name  = "log_lock_waits"
+    value = "1"
+  }
+  parameter {
+    name  = "deadlock_timeout"
+    value = "200" # ms
+  }
+  parameter {
+    name  = "idle_in_transaction_session_timeout"
+    value = "30000" # ms; the service asks for 5,000 itself, this catches everybody else
+  }
+  parameter {
+    name  = "log_connections"
+    value = "1"
+  }
+  parameter {
+    name  = "log_disconnections"
+    value = "1"
   }
 }
 

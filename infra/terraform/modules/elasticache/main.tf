@@ -83,8 +83,8 @@ resource "aws_elasticache_replication_group" "this" {
   port                 = 6379
   parameter_group_name = aws_elasticache_parameter_group.this.name
 
-  multi_az_enabled           = var.node_count > 1
-  automatic_failover_enabled = var.node_count > 1
+  multi_az_enabled           = var.failover
+  automatic_failover_enabled = var.failover
 
   subnet_group_name  = aws_elasticache_subnet_group.this.name
   security_group_ids = [aws_security_group.this.id]

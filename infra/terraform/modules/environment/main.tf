@@ -83,6 +83,7 @@ module "aurora" {
   max_acu                   = var.database.max_acu
   instance_count            = var.database.instances
   backup_retention_days     = var.database.backup_days
+  backup_vault              = var.database.backup_vault
   deletion_protection       = var.database.deletion_protection
   kms_key_arn               = module.kms.key_arns["data"]
   logs_kms_key_arn          = module.kms.key_arns["logs"]
@@ -99,6 +100,7 @@ module "elasticache" {
   client_security_group_ids = local.data_clients
   node_type                 = var.cache.node_type
   node_count                = var.cache.nodes
+  failover                  = var.cache.failover
   snapshot_retention_days   = var.cache.snapshot_days
   kms_key_arn               = module.kms.key_arns["data"]
   logs_kms_key_arn          = module.kms.key_arns["logs"]

@@ -22,20 +22,10 @@ resource "aws_vpc" "this" {
   tags                 = { Name = var.name }
 }
 
-# Nobody asked for the defaults that AWS makes: they are emptied, so that a forgotten attachment reaches nothing.
+# Nobody asked for the default group that AWS makes: emptied, so that a forgotten attachment reaches nothing.
 resource "aws_default_security_group" "this" {
   vpc_id = aws_vpc.this.id
   tags   = { Name = "${var.name}-default-empty" }
-}
-
-resource "aws_default_network_acl" "this" {
-  default_network_acl_id = aws_vpc.this.default_network_acl_id
-  tags                   = { Name = "${var.name}-default-empty" }
-
-  lifecycle {
-    # Subnets move to their own lists below; AWS reports the difference here for ever.
-    ignore_changes = [subnet_ids]
-  }
 }
 
 resource "aws_internet_gateway" "this" {
