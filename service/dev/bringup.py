@@ -7,8 +7,8 @@ needs them. When a step fails, `StackError` says which log to read. Test: `tests
 from __future__ import annotations
 
 import http.client
+import json
 import re
-import signal
 import socket
 import subprocess
 import time
@@ -17,23 +17,25 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from service.dev import roster, selfcheck, state
-from service.dev.children import StackError, last_line, require_free_port, spawn
-from service.dev.kafka import Broker, open_broker
+from service.dev.children import Server, StackError, last_line, spawn, stop
+from service.dev.kafka import open_broker
 from service.dev.postgres import EmbeddedPostgres
 from service.dev.redis import EmbeddedRedis
 from service.dev.roster import Member, Ports, UpOptions
 from service.dev.supervisor import Child, Supervisor
 
 _RANK = {"api": 0, "relay": 1, "reaper": 1, "worker": 1, "psp": 2, "issuer": 2, "kafka": 3, "redis": 3, "postgres": 3}
-_STOP_TIMEOUT_S = {"api": 25.0, "postgres": 10.0}  # the API may drain for 20 s
+_API_STOP_S, _STOP_S = 25.0, 15.0  # the API may drain for 20 s
 _SOURCES = ("*.py", "*.sql", "*.lua")
+_FOR_THE_SHELL = re.compile(r"PLUMBLINE_HOME|HTTP_PORT|OPS_PORT|DATABASE_URL|REDIS_URL|KAFKA_BOOTSTRAP|APP_\w+")
+_BROKERS = {"real": "Apache Kafka", "memory": "in-memory Kafka (records are lost when it stops)"}
 
 
 class BringUp:
     """Starts one stack into a supervisor and keeps `stack.json` true. Call `run` once, from the main thread."""
 
-    def __init__(self, options: UpOptions) -> None:
-        self._options, self._home = options, options.home
+    def __init__(self, options: UpOptions, supervisor: Supervisor) -> None:
+        self._options, self._home, self._supervisor = options, options.home, supervisor
         self._ports = Ports.of(options)
         self._begin = time.monotonic()
         self._step = 0
@@ -41,40 +43,28 @@ class BringUp:
         self._postgres = EmbeddedPostgres(self._home, self._ports.postgres)
         self._redis = EmbeddedRedis(self._home, self._ports.redis)
 
-    def run(self, supervisor: Supervisor) -> None:
+    def run(self) -> None:
         """Bring everything up and print the banner. Raises `StackError`, `SelfCheckError`."""
-        self._supervisor = supervisor
         if self._options.fresh:
             self._postgres.wipe()
-            state.wipe(self._home, keep=("logs", "issuer.pem", "up.lock"))
+            state.wipe(self._home, data_only=True)
         roster.require_ports(self._options, self._ports)
-        self._servers()
-        self._schema()
-        if self._options.only == "all":
-            self._service()
+        self._start_servers()
+        self._prepare_data()
+        if not self._options.only_deps:
+            self._start_service()
         self.publish()
-        state.write_env(self._home, self._shell_values())
-        if self._options.only == "all":
-            seconds = selfcheck.place_and_pay(self._url(self._ports.http), self._home)
+        shell = {name: value for name, value in self._environment.items() if _FOR_THE_SHELL.fullmatch(name)}
+        state.write_env(self._home, shell | {name: self._urls[name.lower()] for name in ("API", "OPS", "PSP", "ISSUER")})
+        if not self._options.only_deps:
+            seconds = selfcheck.place_and_pay(self._urls["api"], self._home)
             self._done(f"self-check: one order placed and paid in {seconds:.1f} s")
-        self._banner()
+        self._print_banner()
 
     def publish(self) -> None:
         """Write `stack.json` as the stack is now; called again whenever a process was replaced."""
-        urls = {
-            "api": self._url(self._ports.http),
-            "ops": self._url(self._ports.ops),
-            "database": self._postgres.url,
-            "redis": self._redis.url,
-            "kafka": self._broker.bootstrap,
-            "psp": self._url(self._ports.psp),
-            "issuer": self._url(self._ports.issuer),
-        }
-        processes = [
-            {"name": child.name, "role": child.role, "pid": child.process.pid, "ops_url": child.ops_url}
-            for child in self._supervisor.children
-        ]
-        state.write_stack(self._home, {"urls": urls, "broker": self._broker.kind, "processes": processes})
+        processes = [{"name": c.name, "role": c.role, "pid": c.process.pid, "ops_url": c.ops_url} for c in self._supervisor.children]
+        state.write_stack(self._home, {"urls": self._urls, "broker": self._broker.kind, "processes": processes})
 
     def reloader(self) -> Callable[[], None]:
         """A function that restarts the service's processes when a source file changed since it last looked."""
@@ -90,58 +80,50 @@ class BringUp:
 
         return look
 
-    def _servers(self) -> None:
+    def _start_servers(self) -> None:
         """PostgreSQL, Redis, broker, issuer, provider: all launched, then waited for."""
-        self._broker: Broker = open_broker(self._options.kafka, self._home, self._ports.kafka)
-        for server, name in ((self._broker, "kafka"), (self._redis, "redis"), (self._postgres, "postgres")):
+        self._broker = open_broker(self._options.kafka, self._home, self._ports.kafka)
+        servers: list[Server] = [self._broker, self._redis, self._postgres]  # the slowest first
+        for server in servers:
             server.launch()
-            self._adopt_server(server, name)
-        self._environment = roster.environment(
-            self._options,
-            self._ports,
-            database=self._postgres.url,
-            redis=self._redis.url,
-            bootstrap=self._broker.bootstrap,
-            memory=self._broker.kind == "memory",
-        )
-        companions = roster.companions(self._ports)
-        for member in companions:
+            self._supervisor.add(
+                Child(server.name, server.name, _RANK[server.name], self._starter(server), server.running(), stop_signal=server.stop_signal)
+            )
+        self._urls = {name: f"http://127.0.0.1:{port}" for name, port in self._ports._asdict().items() if name in {"ops", "psp", "issuer"}}
+        self._urls |= {"api": f"http://127.0.0.1:{self._ports.http}", "kafka": self._broker.bootstrap}
+        self._urls |= {"database": self._postgres.url, "redis": self._redis.url}
+        addresses = {"DATABASE_URL": self._postgres.url, "REDIS_URL": self._redis.url, "KAFKA_BOOTSTRAP": self._broker.bootstrap}
+        addresses["APP_KAFKA_BROKER"] = "kafka" if self._broker.kind == "real" else "memory"
+        self._environment = roster.environment(self._options, self._ports, addresses)
+        for member in roster.companions(self._ports):
             self._start_member(member)
-        self._postgres.wait_ready()
-        self._server_child("postgres").process = _running(self._postgres.process)
-        self._done(f"PostgreSQL {self._postgres.version} on port {self._ports.postgres}", note=self._postgres.note)
-        self._redis.wait_ready()
-        self._done(f"Redis on port {self._ports.redis}")
-        self._broker.wait_ready()
-        kinds = {"real": "Apache Kafka", "memory": "in-memory Kafka (records are lost when it stops)"}
-        self._done(f"{kinds[self._broker.kind]} on port {self._ports.kafka}")
-        self._companions = companions
+        self._await_server(self._postgres, f"PostgreSQL {self._postgres.version}")
+        if self._postgres.note:
+            print(f"     {self._postgres.note}", flush=True)
+        self._await_server(self._redis, "Redis")
+        self._await_server(self._broker, _BROKERS[self._broker.kind])
 
-    def _schema(self) -> None:
-        """Migrate, topics, seed, republish: only what the state of the servers asks for."""
+    def _prepare_data(self) -> None:
+        """Topics, migrate, seed, republish: only what the state of the servers asks for."""
         topics = self._launch_tool("topics", "apply") if self._broker.kind == "real" else None
         head, current = _head_revision(), self._ask("SELECT version_num FROM alembic_version")
-        if current >= head:
-            self._done(f"schema is at {current}")
-        else:
+        if current < head:
             self._run_tool("migrate")
-            self._done(f"schema migrated to {head}")
-        if self._ask("SELECT count(*) FROM (SELECT FROM product LIMIT 1) one") == "1":
-            self._done("catalogue is seeded")
-        else:
+        self._done(f"schema is at {max(head, current)}")
+        if not self._ask("SELECT 1 FROM product LIMIT 1"):
             self._run_tool("seed")
-            self._done("catalogue seeded")
+        self._done("catalogue is seeded")
         if topics is not None:
             self._await_tool("topics", topics)
-            self._done("topics applied")
-        if self._broker.fresh and self._ask("SELECT count(*) FROM (SELECT FROM outbox_sent LIMIT 1) one") == "1":
+            self._done("topics are there")
+        if self._broker.fresh and self._ask("SELECT 1 FROM outbox_sent LIMIT 1"):
             self._republish()
             self._done("events of unfinished orders published again: the broker started empty")
-        self._await_members(self._companions)
+        self._await_members(roster.companions(self._ports))
+        self._turn_dials()
         self._done(f"issuer and payment provider on ports {self._ports.issuer} and {self._ports.psp}")
 
-    def _service(self) -> None:
-        require_free_port(self._ports.http, owner="the API", setting="HTTP_PORT")
+    def _start_service(self) -> None:
         # Bound here and inherited: connections queued on it survive the death of any API process.
         self._listener = socket.create_server(("127.0.0.1", self._ports.http), backlog=2048)
         members = roster.service_members(self._options, self._ports, listener=self._listener.fileno())
@@ -150,48 +132,60 @@ class BringUp:
         self._await_members(members)
         self._done(", ".join(member.name for member in members) + " ready")
 
-    def _adopt_server(self, server: EmbeddedPostgres | EmbeddedRedis | Broker, name: str) -> None:
-        def start() -> subprocess.Popen[bytes]:
+    def _starter(self, server: Server) -> Callable[[], subprocess.Popen[bytes]]:
+        def start_again() -> subprocess.Popen[bytes]:
             server.start()
-            if name == "kafka" and self._broker.fresh:
+            if server is self._broker and self._broker.fresh:
                 self._republish()
-            return _running(server.process)
+            return server.running()
 
-        how = signal.SIGINT if name == "postgres" else signal.SIGTERM
-        self._adopt(Child(name, name, _RANK[name], start, _running(server.process), stop_signal=how))
+        return start_again
 
     def _start_member(self, member: Member) -> None:
         environment = self._environment | ({"OPS_PORT": str(member.ops_port)} if member.ops_port else {})
+        descriptors = (self._listener.fileno(),) if member.role == "api" and self._listener else ()
         log = self._home / "logs" / f"{member.name}.log"
 
         def start() -> subprocess.Popen[bytes]:
-            fds = (self._listener.fileno(),) if member.role == "api" and self._listener else ()
-            return spawn(member.command, log=log, env=environment, pass_fds=fds)
+            return spawn(member.command, log=log, env=environment, pass_fds=descriptors)
 
-        self._adopt(Child(member.name, member.role, _RANK[member.role], start, start(), ops_url=member.ops_url))
+        def start_again() -> subprocess.Popen[bytes]:
+            process = start()
+            if member.role == "psp":
+                self._await_members([member])
+                self._turn_dials()
+            return process
 
-    def _adopt(self, child: Child) -> None:
-        child.stop_timeout_s = _STOP_TIMEOUT_S.get(child.role, child.stop_timeout_s)
-        self._supervisor.add(child)
+        ops_url = f"http://127.0.0.1:{member.ops_port}" if member.ops_port else None
+        patience_s = _API_STOP_S if member.role == "api" else _STOP_S
+        self._supervisor.add(Child(member.name, member.role, _RANK[member.role], start_again, start(), ops_url=ops_url, stop_timeout_s=patience_s))
 
-    def _server_child(self, name: str) -> Child:
-        return next(child for child in self._supervisor.children if child.name == name)
+    def _await_server(self, server: Server, what: str) -> None:
+        server.wait_ready()
+        # PostgreSQL may have needed a second attempt while it waited.
+        next(child for child in self._supervisor.children if child.name == server.name).process = server.running()
+        self._done(f"{what} on port {server.port}")
 
     def _await_members(self, members: Sequence[Member], timeout_s: float = 60.0) -> None:
-        begin = time.monotonic()
-        told = begin + 2
+        begin = told = time.monotonic()
         waiting = list(members)
         while waiting := [member for member in waiting if not _answers(member.ready_url)]:
-            self._supervisor.require_alive()
-            now = time.monotonic()
+            self._supervisor.require_alive([member.name for member in waiting])
             names = ", ".join(member.name for member in waiting)
-            if now > begin + timeout_s:
-                logs = ", ".join(f"logs/{member.name}.log" for member in waiting)
-                raise StackError(f"{names} not ready within {timeout_s:g} s: see {logs} in {self._home}")
-            if now > told:
+            if time.monotonic() > begin + timeout_s:
+                raise StackError(f"{names} not ready within {timeout_s:g} s: see {self._home}/logs/{waiting[0].name}.log")
+            if time.monotonic() > told + 2:
+                told = time.monotonic()
                 print(f"      waiting for {names} …", flush=True)
-                told += 5
             time.sleep(0.03)
+
+    def _turn_dials(self) -> None:
+        """Totals ending in 13 and 17 make the provider decline and fail, for the demo; not under load."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._ports.psp, timeout=5)
+        connection.request("POST", "/dials", body=json.dumps({"magic_totals": self._options.profile == "default"}))
+        if (status := connection.getresponse().status) != 200:
+            raise StackError(f"the payment provider answered {status} to POST /dials: see {self._home}/logs/psp.log")
+        connection.close()
 
     def _republish(self) -> None:
         self._run_tool("republish", "--unfinished")
@@ -200,21 +194,20 @@ class BringUp:
         self._await_tool(name, self._launch_tool(name, *words))
 
     def _launch_tool(self, name: str, *words: str) -> subprocess.Popen[bytes]:
-        return spawn(roster.tool(name, *words), log=self._home / "logs" / f"{name}.log", env=self._environment)
+        return spawn(roster.command(name, *words), log=self._home / "logs" / f"{name}.log", env=self._environment)
 
     def _await_tool(self, name: str, process: subprocess.Popen[bytes], timeout_s: float = 120.0) -> None:
         log = self._home / "logs" / f"{name}.log"
         try:
             code = process.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            stop(process)
             raise StackError(f"`plumbline {name}` did not end within {timeout_s:g} s: see {log}") from None
         if code:
-            raise StackError(f"`plumbline {name}` failed (exit {code}): {last_line(log)} – see {log}")
+            raise StackError(f"`plumbline {name}` failed (exit {code}): {last_line(log)}; see {log}")
 
     def _ask(self, query: str) -> str:
-        """One value from the database; empty when the table does not exist yet."""
+        """One value from the database; empty when there is no row, or no such table yet."""
         try:
             return self._postgres.run("psql", "-XAtqc", query).strip()
         except StackError as error:
@@ -222,45 +215,21 @@ class BringUp:
                 return ""
             raise
 
-    def _shell_values(self) -> dict[str, str]:
-        shared = {name: value for name, value in self._environment.items() if name in _SHELL_SETTINGS}
-        url = self._url
-        return shared | {
-            "API": url(self._ports.http),
-            "OPS": url(self._ports.ops),
-            "PSP": url(self._ports.psp),
-            "ISSUER": url(self._ports.issuer),
-        }
-
-    def _done(self, text: str, *, note: str = "") -> None:
+    def _done(self, text: str) -> None:
         self._step += 1
         print(f"[{self._step:>2}] {text:<66} {time.monotonic() - self._begin:5.1f} s", flush=True)
-        if note:
-            print(f"     {note}", flush=True)
 
-    def _banner(self) -> None:
-        url = self._url(self._ports.http)
-        profile = "  load profile: rate limits are lifted\n" if self._options.profile == "load" else ""
-        print(f"{profile}  API       {url}/v1   docs {url}/docs")
-        print(f"  health    {self._url(self._ports.ops)}/health/ready   metrics {self._url(self._ports.ops)}/metrics")
-        print(f"  provider  {self._url(self._ports.psp)}   issuer {self._url(self._ports.issuer)}   logs {self._home}/logs")
-        print(f'  tokens    . {_shown(self._home / "env")}    then: curl -H "Authorization: Bearer $TOKEN" $API/v1/products')
-        print(f"ready {url}", flush=True)
-
-    def _url(self, port: int) -> str:
-        return f"http://127.0.0.1:{port}"
-
-
-_SHELL_SETTINGS = {
-    *("PLUMBLINE_HOME", "HTTP_PORT", "OPS_PORT", "DATABASE_URL", "REDIS_URL", "KAFKA_BOOTSTRAP", "APP_ENV", "APP_KAFKA_BROKER"),
-    *("APP_AUTH_ISSUER", "APP_AUTH_JWKS_URL", "APP_PAYMENTS_URL", "APP_WORKER_TIERS_S", "APP_KAFKA_SESSION_TIMEOUT_MS", "APP_PROFILE"),
-}
-
-
-def _running(process: subprocess.Popen[bytes] | None) -> subprocess.Popen[bytes]:
-    if process is None:
-        raise StackError("a server was not launched: start it before it is supervised")
-    return process
+    def _print_banner(self) -> None:
+        urls, here = self._urls, Path.cwd()
+        env = self._home / "env"
+        if self._options.profile == "load":
+            print("  load profile: rate limits are lifted")
+        print(f"  API       {urls['api']}/v1   docs {urls['api']}/docs")
+        print(f"  health    {urls['ops']}/health/ready   metrics {urls['ops']}/metrics")
+        print(f"  provider  {urls['psp']}   issuer {urls['issuer']}   logs {self._home}/logs")
+        shown = env.relative_to(here) if env.is_relative_to(here) else env
+        print(f'  shell     . {shown}   then: curl -H "Authorization: Bearer $TOKEN" $API/v1/products')
+        print(f"ready {urls['api']}", flush=True)
 
 
 def _answers(url: str) -> bool:
@@ -276,16 +245,10 @@ def _answers(url: str) -> bool:
 
 
 def _head_revision() -> str:
-    versions = (Path(__file__).parents[1] / "migrations" / "versions").glob("*.py")
-    found = [match[0] for path in versions if (match := re.match(r"\d+", path.stem))]
-    return max(found, default="")
+    versions = (state.ROOT / "service" / "migrations" / "versions").glob("*.py")
+    return max((match[0] for path in versions if (match := re.match(r"\d+", path.stem))), default="")
 
 
 def _newest_change() -> float:
     folders = (state.ROOT / "service", state.ROOT / "workers")
     return max(path.stat().st_mtime for folder in folders for pattern in _SOURCES for path in folder.rglob(pattern))
-
-
-def _shown(path: Path) -> str:
-    """Relative to the current folder where that is shorter to type."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -20,18 +20,17 @@ from pathlib import Path
 
 from service.dev.children import StackError
 
-_NODE = 1
-_DEFAULT_PARTITIONS_RF = 1
+_NODE, _REPLICAS = 1, 1
 
 
-def control(port: int, command: str, *, timeout_s: float = 5.0) -> None:
+def control(port: int, command: str) -> None:
     """Send one command to the control port of a memory broker. Raises `StackError` with its answer when refused.
 
     `down` · `up` · `rtt <ms>` · `error <api key> <error code> <times>` · `clear <api key>` ·
     `topic <name> <partitions>` · `topic-error <name> <error code>`. Error code -195 closes the connection.
     """
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=timeout_s) as connection, connection.makefile("rw") as stream:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection, connection.makefile("rw") as stream:
             stream.write(command + "\n")
             stream.flush()
             answer = stream.readline().strip()
@@ -47,15 +46,14 @@ class MockCluster:
     def __init__(self, port: int) -> None:
         self._port = port
         self._library = _load()
-        text = ctypes.create_string_buffer(512)
-        handle = self._library.rd_kafka_new(0, self._library.rd_kafka_conf_new(), text, len(text))
-        if not handle:
-            raise StackError(f"librdkafka refused to start: {text.value.decode()}; reinstall it with `make setup`")
-        self._cluster = self._library.rd_kafka_mock_cluster_new(handle, 1)
+        self._handle = ctypes.c_void_p(self._library.rd_kafka_new(0, ctypes.c_void_p(self._library.rd_kafka_conf_new()), None, 0))
+        self._cluster = ctypes.c_void_p(self._library.rd_kafka_mock_cluster_new(self._handle, 1))
+        if not self._cluster:
+            raise StackError("librdkafka's mock cluster did not start: reinstall the confluent-kafka wheel with `make setup`")
         # Its own default waits 3 s before the first assignment of every group.
         self._library.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, 0)
         self._inner_port = int(self._library.rd_kafka_mock_cluster_bootstraps(self._cluster).decode().rsplit(":", 1)[1])
-        self._take_port(listening=True)
+        self._take_port(backlog=128)
         # A full round through the library's loop: a poll under way still holds the old listener.
         self.rtt("0")
         # Keeps the inner port ours while nobody listens on it: `down` binds it again.
@@ -66,24 +64,24 @@ class MockCluster:
     def down(self) -> None:
         """Close every connection and refuse new ones; data and offsets stay."""
         if self._up:
-            self._check(self._library.rd_kafka_mock_broker_set_down(self._cluster, _NODE))
+            self._call("broker_set_down", _NODE)
             self._up = False
 
     def up(self) -> None:
         """Accept connections again."""
         if not self._up:
-            self._take_port(listening=False)
-            self._check(self._library.rd_kafka_mock_broker_set_up(self._cluster, _NODE))
+            self._take_port(backlog=None, exclude=self._reserved.fileno())
+            self._call("broker_set_up", _NODE)
             self._up = True
 
     def rtt(self, delay_ms: str) -> None:
         """Delay every answer."""
-        self._check(self._library.rd_kafka_mock_broker_set_rtt(self._cluster, _NODE, int(delay_ms)))
+        self._call("broker_set_rtt", _NODE, int(delay_ms))
 
     def error(self, api_key: str, code: str, times: str) -> None:
         """Answer the next `times` requests of this kind with an error code."""
         codes = (ctypes.c_int * int(times))(*[int(code)] * int(times))
-        self._library.rd_kafka_mock_push_request_errors_array(self._cluster, int(api_key), len(codes), codes)
+        self._library.rd_kafka_mock_push_request_errors_array(self._cluster, int(api_key), ctypes.c_size_t(len(codes)), codes)
 
     def clear(self, api_key: str) -> None:
         """Forget errors not yet answered."""
@@ -91,56 +89,46 @@ class MockCluster:
 
     def topic(self, name: str, partitions: str) -> None:
         """Create a topic; others appear on first use with 4 partitions."""
-        self._check(self._library.rd_kafka_mock_topic_create(self._cluster, name.encode(), int(partitions), _DEFAULT_PARTITIONS_RF))
+        self._call("topic_create", name.encode(), int(partitions), _REPLICAS)
 
     def topic_error(self, name: str, code: str) -> None:
         """Every request on this topic fails with `code`; 0 heals it."""
         self._library.rd_kafka_mock_topic_set_error(self._cluster, name.encode(), int(code))
 
-    def _take_port(self, *, listening: bool) -> None:
-        """Put a socket bound to our port in the place of the library's own.
+    def _call(self, function: str, *arguments: int | bytes) -> None:
+        code = getattr(self._library, f"rd_kafka_mock_{function}")(self._cluster, *arguments)
+        if code:
+            raise StackError(f"librdkafka's {function} answered error {code}")
+
+    def _take_port(self, *, backlog: int | None, exclude: int = -1) -> None:
+        """Put a socket bound to our port in the place of the library's own; it listens unless `backlog` is None.
 
         The library binds a port of the kernel's choice and can only *advertise* another, so its listening
         descriptor is replaced (`dup2`), which it cannot notice.
         """
-        descriptor = _descriptor_bound_to(self._inner_port, exclude=getattr(self, "_reserved", None))
         with _bound_socket(self._port) as ours:
-            if listening:
-                ours.listen(128)
-            os.dup2(ours.fileno(), descriptor, inheritable=False)
-
-    def _check(self, code: int) -> None:
-        if code:
-            raise StackError(f"librdkafka answered error {code}")
+            if backlog is not None:
+                ours.listen(backlog)
+            os.dup2(ours.fileno(), _descriptor_bound_to(self._inner_port, exclude=exclude), inheritable=False)
 
 
 def _bound_socket(port: int) -> socket.socket:
-    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    bound = socket.socket()
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.setblocking(False)
+    bound.settimeout(0)  # librdkafka's loop must never block in accept
     bound.bind(("127.0.0.1", port))
     return bound
 
 
-def _descriptor_bound_to(port: int, *, exclude: socket.socket | None) -> int:
-    for descriptor in range(3, 1024):
-        if exclude is not None and descriptor == exclude.fileno():
-            continue
+def _descriptor_bound_to(port: int, *, exclude: int) -> int:
+    for descriptor in set(range(3, 1024)) - {exclude}:
         try:
             with socket.socket(fileno=os.dup(descriptor)) as copy:
-                if copy.family == socket.AF_INET and copy.getsockname()[1] == port and not _connected(copy):
+                if copy.getsockname() == ("127.0.0.1", port):
                     return descriptor
         except OSError:
             continue
     raise StackError(f"librdkafka's own listener on port {port} was not found: use `--kafka real`")
-
-
-def _connected(endpoint: socket.socket) -> bool:
-    try:
-        endpoint.getpeername()
-    except OSError:
-        return False
-    return True
 
 
 def _load() -> ctypes.CDLL:
@@ -152,25 +140,9 @@ def _load() -> ctypes.CDLL:
     if not found:
         raise StackError(f"no librdkafka beside {package}: reinstall the confluent-kafka wheel with `make setup`")
     library = ctypes.CDLL(str(found[0]))
-    pointer, text, number = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
-    signatures = {
-        "conf_new": (pointer, []),
-        "new": (pointer, [number, pointer, text, ctypes.c_size_t]),
-        "mock_cluster_new": (pointer, [pointer, number]),
-        "mock_cluster_bootstraps": (text, [pointer]),
-        "mock_group_initial_rebalance_delay_ms": (None, [pointer, ctypes.c_int32]),
-        "mock_broker_set_host_port": (None, [pointer, ctypes.c_int32, text, number]),
-        "mock_broker_set_down": (number, [pointer, ctypes.c_int32]),
-        "mock_broker_set_up": (number, [pointer, ctypes.c_int32]),
-        "mock_broker_set_rtt": (number, [pointer, ctypes.c_int32, number]),
-        "mock_topic_create": (number, [pointer, text, number, number]),
-        "mock_topic_set_error": (None, [pointer, text, number]),
-        "mock_clear_request_errors": (None, [pointer, ctypes.c_int16]),
-        "mock_push_request_errors_array": (None, [pointer, ctypes.c_int16, ctypes.c_size_t, pointer]),
-    }
-    for name, (result, arguments) in signatures.items():
-        function = getattr(library, f"rd_kafka_{name}")
-        function.restype, function.argtypes = result, arguments
+    for name in ("conf_new", "new", "mock_cluster_new"):
+        getattr(library, f"rd_kafka_{name}").restype = ctypes.c_void_p
+    library.rd_kafka_mock_cluster_bootstraps.restype = ctypes.c_char_p
     return library
 
 
@@ -183,10 +155,8 @@ class _Control(socketserver.StreamRequestHandler):
 
     def _answer(self, words: list[str]) -> str:
         cluster = self.server.cluster
-        commands: dict[str, Callable[..., None]] = {
-            **{"down": cluster.down, "up": cluster.up, "rtt": cluster.rtt, "error": cluster.error, "clear": cluster.clear},
-            **{"topic": cluster.topic, "topic-error": cluster.topic_error},
-        }
+        known = (cluster.down, cluster.up, cluster.rtt, cluster.error, cluster.clear, cluster.topic, cluster.topic_error)
+        commands: dict[str, Callable[..., None]] = {command.__name__.replace("_", "-"): command for command in known}
         if not words or words[0] not in commands:
             return f"unknown command; known: {', '.join(commands)}"
         try:

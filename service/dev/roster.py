@@ -11,26 +11,26 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from service.dev.children import require_free_port
 from service.dev.state import ROOT
 
-Role = Literal["postgres", "redis", "kafka", "issuer", "psp", "api", "relay", "reaper", "worker"]
 BrokerKind = Literal["auto", "real", "memory"]
+Profile = Literal["default", "load"]
 
 
 @dataclass(frozen=True)
 class UpOptions:
-    """What `plumbline up` was asked for. `ops_port` 0: HTTP_PORT + 1000. `env` wins over the stack's own settings."""
+    """What `plumbline up` was asked for. `ops_port` 0: HTTP_PORT + 1000. `env` wins over everything, addresses included."""
 
     home: Path
     http_port: int = 8000
     ops_port: int = 0
     api: int = 1
     workers: int = 1
-    only: Literal["all", "deps"] = "all"
-    profile: Literal["default", "load"] = "default"
+    only_deps: bool = False
+    profile: Profile = "default"
     kafka: BrokerKind = "auto"
     reload: bool = False
     fresh: bool = False
@@ -38,100 +38,82 @@ class UpOptions:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Ports:
+class Ports(NamedTuple):
     """The ports of one stack."""
 
     http: int
     ops: int
+    postgres: int
+    redis: int
+    kafka: int
+    issuer: int
+    psp: int
 
     @classmethod
     def of(cls, options: UpOptions) -> Ports:
-        return cls(http=options.http_port, ops=options.ops_port or options.http_port + 1000)
-
-    postgres = property(lambda self: self.http + 100)
-    redis = property(lambda self: self.http + 101)
-    kafka = property(lambda self: self.http + 102)
-    issuer = property(lambda self: self.http + 103)
-    psp = property(lambda self: self.http + 104)
+        first = options.http_port
+        return cls(first, options.ops_port or first + 1000, *range(first + 100, first + 105))
 
 
-@dataclass(frozen=True)
-class Member:
-    """One Python process of the stack. `ready_url` answers 200 when it can be used."""
+class Member(NamedTuple):
+    """One Python process of the stack. `ready_url` answers 200 when it can be used; `ops_port` 0: it has none."""
 
     name: str
-    role: Role
+    role: str
     command: tuple[str, ...]
     ready_url: str
-    ops_port: int | None = None
+    ops_port: int = 0
 
-    @property
-    def ops_url(self) -> str | None:
-        return f"http://127.0.0.1:{self.ops_port}" if self.ops_port else None
+
+def command(*words: str) -> tuple[str, ...]:
+    """The command line of `plumbline words…`."""
+    return (sys.executable, "-m", "service", *words)
 
 
 def companions(ports: Ports) -> list[Member]:
     """The issuer and the payment provider: what the service needs around it besides its servers."""
-    issuer, psp = str(ports.issuer), str(ports.psp)
     return [
-        Member("issuer", "issuer", _service("issuer", "--port", issuer), f"http://127.0.0.1:{issuer}/.well-known/jwks.json"),
-        Member("psp", "psp", _service("fake-psp", "--port", psp), f"http://127.0.0.1:{psp}/health"),
+        Member("issuer", "issuer", command("issuer", "--port", str(ports.issuer)), f"http://127.0.0.1:{ports.issuer}/.well-known/jwks.json"),
+        Member("psp", "psp", command("fake-psp", "--port", str(ports.psp)), f"http://127.0.0.1:{ports.psp}/dials"),
     ]
 
 
 def service_members(options: UpOptions, ports: Ports, *, listener: int) -> list[Member]:
-    """API, relay, reaper and workers, each with its own health port counted from `ports.ops`.
-
-    `listener` is the inherited descriptor of the one public socket.
-    """
-    wanted: list[tuple[str, Role, tuple[str, ...]]] = [
-        *((_numbered("api", n, options.api), "api", ("serve", "--fd", str(listener))) for n in range(options.api)),
-        ("relay", "relay", ("relay",)),
-        ("reaper", "reaper", ("reaper",)),
-        *((_numbered("worker", n, options.workers), "worker", ("worker", "--all")) for n in range(options.workers)),
-    ]
-    return [
-        Member(name, role, _service(*words), f"http://127.0.0.1:{port}/health/ready", ops_port=port)
-        for port, (name, role, words) in enumerate(wanted, start=ports.ops)
-    ]
+    """API, relay, reaper and workers, each with its own health port counted from `ports.ops`; `listener`: the inherited public socket."""
+    serve = ("serve", "--fd", str(listener))
+    wanted = [("api", serve)] * options.api + [("relay", ("relay",)), ("reaper", ("reaper",))] + [("worker", ("worker", "--all"))] * options.workers
+    roles = [role for role, _ in wanted]
+    members = []
+    for index, (role, words) in enumerate(wanted):
+        name = role if roles.count(role) == 1 else f"{role}-{roles[: index + 1].count(role)}"
+        port = ports.ops + index
+        members.append(Member(name, role, command(*words), f"http://127.0.0.1:{port}/health/ready", port))
+    return members
 
 
 def require_ports(options: UpOptions, ports: Ports) -> None:
     """Raise `StackError` naming the first taken port and its setting, before anything is started."""
-    named = {"the API": (ports.http, "HTTP_PORT"), "the issuer": (ports.issuer, "HTTP_PORT + 103")}
-    named["the payment provider"] = (ports.psp, "HTTP_PORT + 104")
-    named |= {f"health and metrics {n}": (ports.ops + n, f"OPS_PORT + {n}") for n in range(options.api + options.workers + 2)}
-    for owner, (port, setting) in named.items():
-        require_free_port(port, owner=owner, setting=setting)
+    require_free_port(ports.issuer, owner="the issuer", setting="HTTP_PORT + 103")
+    require_free_port(ports.psp, owner="the payment provider", setting="HTTP_PORT + 104")
+    if not options.only_deps:
+        require_free_port(ports.http, owner="the API", setting="HTTP_PORT")
+        for member in service_members(options, ports, listener=0):
+            require_free_port(member.ops_port, owner=f"{member.name}'s health page", setting=f"OPS_PORT + {member.ops_port - ports.ops}")
 
 
-def environment(options: UpOptions, ports: Ports, *, database: str, redis: str, bootstrap: str, memory: bool) -> dict[str, str]:
-    """The environment every Python process of the stack gets.
-
-    Addresses are the stack's; for the rest the caller's environment wins, so that any setting can be tried.
-    """
+def environment(options: UpOptions, ports: Ports, addresses: Mapping[str, str]) -> dict[str, str]:
+    """What every Python process of the stack gets: defaults, then the caller's environment, the stack's own addresses, `options.env`."""
     pools = options.api + options.workers + 2
     defaults = {
         "APP_ENV": "development",
+        "APP_PROFILE": options.profile,
         "APP_WORKER_TIERS_S": "1,3,10",
         "APP_HTTP_DRAIN_WAIT_S": "0",  # there is no load balancer to wait for
         "APP_REPLICAS": str(options.api),
         "APP_DB_PROCESSES": str(pools),
         "APP_DB_POOL_SIZE": str(max(1, min(10, 180 // pools))),
-        "APP_PROFILE": options.profile,
     }
-    if memory:
-        # Its groups forget a member only when its session times out.
-        defaults["APP_KAFKA_SESSION_TIMEOUT_MS"] = "3000"
-    return {
-        **defaults,
-        **os.environ,
-        **({"APP_PROFILE": "load"} if options.profile == "load" else {}),
-        "DATABASE_URL": database,
-        "REDIS_URL": redis,
-        "KAFKA_BOOTSTRAP": bootstrap,
-        "APP_KAFKA_BROKER": "memory" if memory else "kafka",
+    own = {
         "HTTP_PORT": str(ports.http),
         "OPS_PORT": str(ports.ops),
         "PLUMBLINE_HOME": str(options.home),
@@ -139,18 +121,6 @@ def environment(options: UpOptions, ports: Ports, *, database: str, redis: str, 
         "APP_AUTH_JWKS_URL": f"http://127.0.0.1:{ports.issuer}/.well-known/jwks.json",
         "APP_PAYMENTS_URL": f"http://127.0.0.1:{ports.psp}",
         "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
-        **options.env,
     }
-
-
-def tool(*words: str) -> tuple[str, ...]:
-    """The command line of a one-shot `plumbline` command."""
-    return _service(*words)
-
-
-def _service(*words: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", "service", *words)
-
-
-def _numbered(role: str, number: int, total: int) -> str:
-    return role if total == 1 else f"{role}-{number + 1}"
+    asked = {"APP_PROFILE": "load"} if options.profile == "load" else {}
+    return {**defaults, **os.environ, **asked, **own, **addresses, **options.env}

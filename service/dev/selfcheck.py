@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from service.dev import issuer
+from service.dev.issuer import mint
 
 _SKU = "SKU-0001"  # seeded with plenty of stock, at a price no dial of the provider reacts to
 
@@ -25,7 +25,7 @@ class SelfCheckError(Exception):
 
 def place_and_pay(api: str, home: Path, *, timeout_s: float = 30.0) -> float:
     """Place one order at `api` and wait until it is paid; answers the seconds it took. Raises `SelfCheckError`."""
-    token = issuer.mint(home, sub="self-check", role="customer")
+    token = mint(home, sub="self-check", role="customer")
     begin = time.monotonic()
     order = _call(api, "POST", "/v1/orders", token, {"lines": [{"sku": _SKU, "quantity": 1}], "currency": "EUR"})
     deadline = begin + timeout_s

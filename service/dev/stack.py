@@ -14,15 +14,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from service.dev.bringup import BringUp
-from service.dev.children import StackError, last_line, reap, spawn
+from service.dev.children import StackError, last_line, spawn, stop
 from service.dev.postgres import EmbeddedPostgres
-from service.dev.roster import BrokerKind, UpOptions
+from service.dev.roster import BrokerKind, Profile, UpOptions
 from service.dev.selfcheck import SelfCheckError
 from service.dev.state import ROOT, Lock, forget, open_home, read_stack, wipe
 from service.dev.supervisor import Supervisor
@@ -33,8 +33,7 @@ __all__ = ["UpOptions", "run_down", "run_reset", "run_up", "running_stack"]
 def run_up(options: UpOptions) -> int:
     """Run the stack until a signal (or, with `detach`, until it is ready). Answers the exit code."""
     try:
-        home = open_home(options.home)
-        options = replace(options, home=home)
+        options = replace(options, home=open_home(options.home))
         return _detach(options) if options.detach else _run(options)
     except SelfCheckError as error:
         return _complain(str(error), code=1)
@@ -46,15 +45,16 @@ def run_up(options: UpOptions) -> int:
 
 def run_down(home: Path) -> int:
     """Stop the stack of `home` and wait until its last process is gone."""
-    lock = Lock(home.absolute())
+    home = home.absolute()
+    lock = Lock(home)
     pid = lock.holder()
     if pid is None:
-        print(f"no stack runs from {home.absolute()}")
+        print(f"no stack runs from {home}")
         return 0
-    _end(lock, pid, signal.SIGTERM, timeout_s=60) or _end(lock, pid, signal.SIGKILL, timeout_s=10)
-    if lock.holder() is not None:
-        return _complain(f"the stack (pid {pid}) does not end: kill it by hand", code=2)
-    print("down")
+    print(f"stopping the stack of {home} (pid {pid}) …", flush=True)
+    # Killed, it takes its children with it: each was told to die with its parent.
+    if not (_end(lock, pid, signal.SIGTERM, timeout_s=60) or _end(lock, pid, signal.SIGKILL, timeout_s=10)):
+        return _complain(f"the stack (pid {pid}) does not end: end it by hand", code=2)
     return 0
 
 
@@ -69,76 +69,66 @@ def run_reset(home: Path) -> int:
         wipe(home)
     except OSError as error:
         return _complain(f"{error.filename} cannot be deleted ({error.strerror}): remove it by hand", code=2)
-    print(f"reset: {home} holds no data of the stack any more")
+    print(f"{home} holds nothing of the stack any more")
     return 0
 
 
 @contextmanager
 def running_stack(
-    home: Path,
-    http_port: int,
-    *,
-    api: int = 1,
-    workers: int = 1,
-    kafka: BrokerKind = "auto",
-    profile: Literal["default", "load"] = "default",
-    env: Mapping[str, str] | None = None,
-    timeout_s: float = 120.0,
-) -> Iterator[dict[str, Any]]:
+    home: Path, http_port: int, *, api: int = 1, workers: int = 1, kafka: BrokerKind = "auto", profile: Profile = "default",
+    env: Mapping[str, str] | None = None, timeout_s: float = 120.0,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
     """A whole stack in a process tree of its own, for tests: yields the parsed `stack.json` once it is ready.
 
+    `env` reaches every Python process of it and wins over the stack's own settings.
     Raises `StackError` with what `up` printed last when it does not get ready.
     """
     home = open_home(home)
     options = UpOptions(home=home, http_port=http_port, api=api, workers=workers, kafka=kafka, profile=profile, env=dict(env or {}))
-    log = home / "logs" / "up.log"
-    begin = log.stat().st_size if log.exists() else 0
-    process = spawn(_command(options), log=log, env=_own_environment(), death_signal=signal.SIGTERM)
+    log, begin = _log(home)
+    process = spawn(_command(options), log=log, env=_importable(), death_signal=signal.SIGTERM)
     try:
         _follow(process, log, begin, echo=False, timeout_s=timeout_s)
         yield read_stack(home)
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        reap(process, timeout_s=60)
+        stop(process, timeout_s=60)
 
 
 def _run(options: UpOptions) -> int:
-    home = options.home
-    lock = Lock(home)
+    lock = Lock(options.home)
     predecessor = lock.take()
     if predecessor is not None:
-        print(f"  the last stack here (pid {predecessor}) was killed; its lock is taken over", flush=True)
+        _say(f"  the last stack here (pid {predecessor}) was killed; its lock is taken over")
     try:
-        bring_up = BringUp(options)
-        with Supervisor(say=_say, on_change=bring_up.publish) as supervisor:
-            bring_up.run(supervisor)
+        with Supervisor(_say) as supervisor:
+            bring_up = BringUp(options, supervisor)
+            bring_up.run()
+            supervisor.on_change = bring_up.publish
             supervisor.watch(bring_up.reloader() if options.reload else None)
     finally:
-        forget(home)
+        forget(options.home)
         lock.release()
     return 0
 
 
 def _detach(options: UpOptions) -> int:
-    log = options.home / "logs" / "up.log"
-    begin = log.stat().st_size if log.exists() else 0
+    log, begin = _log(options.home)
     with log.open("ab") as output:
         process = subprocess.Popen(
-            _command(options), stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=_own_environment(), start_new_session=True
+            _command(options), stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=_importable(), start_new_session=True
         )
     try:
         _follow(process, log, begin, echo=True, timeout_s=600)
-    except StackError:
-        if process.poll() is None:
-            process.terminate()
-        return process.wait() or 2
-    except KeyboardInterrupt:
-        process.terminate()
-        reap(process, timeout_s=60)
-        return 0
-    print(f"stop it with `plumbline down`; its log is {log}")
+    except (StackError, KeyboardInterrupt):
+        stop(process, timeout_s=60)
+        return process.returncode or 2
+    _say(f"stop it with `plumbline down`; its log is {log}")
     return 0
+
+
+def _log(home: Path) -> tuple[Path, int]:
+    log = home / "logs" / "up.log"
+    return log, log.stat().st_size if log.exists() else 0
 
 
 def _follow(process: subprocess.Popen[bytes], log: Path, position: int, *, echo: bool, timeout_s: float) -> None:
@@ -153,35 +143,28 @@ def _follow(process: subprocess.Popen[bytes], log: Path, position: int, *, echo:
                 print(line, end="", flush=True)
             if line.startswith("ready "):
                 return
-            if line:
-                continue
-            if ended:
+            if not line and ended:
                 raise StackError(f"the stack ended (exit {process.returncode}) before it was ready: {last_line(log)}")
             if time.monotonic() > deadline:
-                raise StackError(f"the stack was not ready within {timeout_s:g} s: {last_line(log)} – see {log}")
-            time.sleep(0.02)
+                raise StackError(f"the stack was not ready within {timeout_s:g} s: {last_line(log)}; see {log}")
+            if not line:
+                time.sleep(0.02)
 
 
 def _command(options: UpOptions) -> list[str]:
-    asked = asdict(replace(options, detach=False)) | {"home": str(options.home), "env": dict(options.env)}
+    asked = asdict(replace(options, detach=False)) | {"home": str(options.home)}
     return [sys.executable, "-m", "service.dev.stack", json.dumps(asked)]
 
 
-def _own_environment() -> dict[str, str]:
+def _importable() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
 
 
 def _end(lock: Lock, pid: int, how: signal.Signals, *, timeout_s: float) -> bool:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, how)
-    except ProcessLookupError:
-        return True
     deadline = time.monotonic() + timeout_s
-    told = time.monotonic() + 2
     while lock.holder() is not None and time.monotonic() < deadline:
-        if time.monotonic() > told:
-            print(f"  waiting for pid {pid} to stop its children …", flush=True)
-            told += 10
         time.sleep(0.05)
     return lock.holder() is None
 

@@ -15,23 +15,22 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from service.dev.children import StackError
 
-ROOT = Path(__file__).parents[2]
+ROOT: Final = Path(__file__).parents[2]
 # What `reset` may delete: never the folder as a whole, since PLUMBLINE_HOME may point anywhere.
-_OURS = ("postgres", "redis", "kafka", "kafka.properties", "logs", "stack.json", "env", "issuer.pem", "up.lock")
+_DATA = ("postgres", "redis", "kafka", "kafka.properties", "stack.json", "env", "psp.jsonl", "notifications.jsonl")
+_REST = ("logs", "issuer.pem", "up.lock")
 
 
 def open_home(home: Path) -> Path:
-    """Create the state folder. Raises `StackError` when it cannot be written."""
+    """Create the state folder; answers its absolute path. Raises `StackError` when it cannot be written."""
     home = home.absolute()
     try:
         (home / "logs").mkdir(parents=True, exist_ok=True)
-        probe = home / "logs" / ".writable"
-        probe.touch()
-        probe.unlink()
+        (home / "up.lock").open("a").close()
     except OSError as error:
         raise StackError(f"the state folder {home} cannot be written ({error.strerror}): set PLUMBLINE_HOME to a folder that can") from None
     return home
@@ -45,18 +44,14 @@ class Lock:
         self._file: IO[str] | None = None
 
     def take(self) -> int | None:
-        """Take it; answers the process id of a predecessor that ended without saying so. `StackError` when it is held."""
+        """Take it; answers the process id of a predecessor that ended without saying so. Raises `StackError` when it is held."""
         file = self._path.open("a+")
         file.seek(0)
         holder = file.read().strip()
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _locked(file):
             file.close()
-            raise StackError(
-                f"a stack already runs from {self._path.parent} (pid {holder}): "
-                "stop it with `plumbline down`, or set PLUMBLINE_HOME and HTTP_PORT for a second one"
-            ) from None
+            cure = "stop it with `plumbline down`, or set PLUMBLINE_HOME and HTTP_PORT for a second one"
+            raise StackError(f"a stack already runs from {self._path.parent} (pid {holder}): {cure}")
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
@@ -72,16 +67,19 @@ class Lock:
 
     def holder(self) -> int | None:
         """The process id of the running supervisor; None when none runs."""
-        try:
-            with self._path.open("r+") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
-                    text = file.read().strip()
-                    return int(text) if text.isdigit() else None
-        except OSError:
-            pass
-        return None
+        if not self._path.exists():
+            return None
+        with self._path.open("r+") as file:
+            text = "" if _locked(file) else file.read().strip()
+        return int(text) if text.isdigit() else None
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def write_stack(home: Path, stack: Mapping[str, Any]) -> None:
@@ -102,7 +100,7 @@ def write_env(home: Path, values: Mapping[str, str]) -> None:
     """Write the file behind `. .plumbline/env`: settings, PATH, and two tokens made fresh each time it is sourced."""
     folder = Path(sys.executable).parent
     lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
-    lines.append(f'case ":$PATH:" in *:{folder}:*) ;; *) export PATH={shlex.quote(str(folder))}:"$PATH" ;; esac')
+    lines.append(f'case ":$PATH:" in *:{shlex.quote(str(folder))}:*) ;; *) export PATH={shlex.quote(str(folder))}:"$PATH" ;; esac')
     if not (folder / "plumbline").exists():  # not installed: run from the work tree
         lines.append(f'plumbline() {{ PYTHONPATH={shlex.quote(str(ROOT))} {shlex.quote(sys.executable)} -m service "$@"; }}')
     for name, subject, role in (("TOKEN", "customer-1", "customer"), ("ADMIN", "admin-1", "admin")):
@@ -116,22 +114,19 @@ def forget(home: Path) -> None:
         (home / name).unlink(missing_ok=True)
 
 
-def wipe(home: Path, *, keep: tuple[str, ...] = ()) -> None:
-    """Remove everything the stack made in `home` except `keep`, and the folder itself when it is then empty."""
-    for name in _OURS:
-        path = home / name
-        if name in keep or not path.exists():
-            continue
+def wipe(home: Path, *, data_only: bool = False) -> None:
+    """Remove the stack's data in `home`; without `data_only` also logs and keys, and the folder itself when it is then empty."""
+    for path in (home / name for name in (_DATA if data_only else _DATA + _REST)):
         if path.is_dir():
             shutil.rmtree(path)
         else:
-            path.unlink()
+            path.unlink(missing_ok=True)
     if home.exists() and not any(home.iterdir()):
         home.rmdir()
 
 
 def _replace(path: Path, text: str) -> None:
     partial = path.with_suffix(".partial")
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
+    partial.touch(mode=0o600)
+    partial.write_text(text)
     partial.replace(path)

@@ -13,7 +13,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -43,11 +43,12 @@ class Child:
 
 
 class Supervisor:
-    """Use as a context manager in the main thread; leaving it stops every child."""
+    """Use as a context manager in the main thread; leaving it stops every child. `on_change`: called when one was replaced."""
 
-    def __init__(self, *, say: Callable[[str], None], on_change: Callable[[], None]) -> None:
+    def __init__(self, say: Callable[[str], None]) -> None:
         self.children: list[Child] = []
-        self._say, self._on_change = say, on_change
+        self._say = say
+        self.on_change: Callable[[], None] = lambda: None
         self._stopping = False
         self._wake_read, self._wake_write = os.pipe()
         self._previous: dict[signal.Signals, Any] = {}
@@ -75,10 +76,10 @@ class Supervisor:
         child.started_at = time.monotonic()
         self.children.append(child)
 
-    def require_alive(self) -> None:
-        """Raise `StackError` naming a child that ended; used while the stack is coming up, when nothing is restarted."""
+    def require_alive(self, names: Collection[str]) -> None:
+        """Raise `StackError` naming a child of these that ended; for waiting on their readiness."""
         for child in self.children:
-            if child.process.poll() is not None:
+            if child.name in names and child.process.poll() is not None:
                 raise StackError(f"{child.name} ended (exit {child.process.returncode}) while starting: see logs/{child.name}.log")
 
     def watch(self, tick: Callable[[], None] | None = None, *, tick_s: float = 0.5) -> None:
@@ -126,7 +127,7 @@ class Supervisor:
             return
         child.started_at = time.monotonic()
         self._say(f"  {child.name} runs again, pid {child.process.pid}")
-        self._on_change()
+        self.on_change()
 
     def _stop_all(self) -> None:
         if not self.children:
@@ -139,13 +140,14 @@ class Supervisor:
     def _stop(self, children: list[Child]) -> None:
         alive = [child for child in children if child.process.poll() is None]
         for child in alive:
-            child.process.send_signal(child.stop_signal)
-        deadline = time.monotonic() + max((child.stop_timeout_s for child in alive), default=0.0)
+            child.process.send_signal(child.stop_signal)  # once: a second signal means "at once" to our processes
+        begin = time.monotonic()
         for child in alive:
-            if not reap(child.process, timeout_s=max(0.1, deadline - time.monotonic())):
+            left_s = max(0.1, begin + child.stop_timeout_s - time.monotonic())
+            if not reap(child.process, timeout_s=left_s):
                 self._say(f"! {child.name} did not stop within {child.stop_timeout_s:g} s and was killed: see logs/{child.name}.log")
 
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
         if not self._stopping:
             self._stopping = True
             raise KeyboardInterrupt
