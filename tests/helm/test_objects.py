@@ -263,7 +263,7 @@ def test_scaled_object_names_topics_version_and_limits() -> None:
         assert told["activationLagThreshold"] == "0"
         assert told["version"] == "3.6.0"
         assert told["allowIdleConsumers"] == told["excludePersistentLag"] == "false"
-        assert (told["sasl"], told["saslTokenProvider"], told["tls"], told["awsRegion"]) == ("oauthbearer", "aws_msk_iam", "enable", "eu-central-1")
+        assert (told["sasl"], told["saslTokenProvider"], told["tls"], told["awsRegion"]) == ("oauthbearer", "aws_msk_iam", "enable", "us-east-1")
         assert trigger["authenticationRef"] == {"name": "orders-keda"}
     assert pick(objects, "TriggerAuthentication")["spec"] == {"podIdentity": {"provider": "aws", "identityOwner": "keda"}}
 
@@ -367,8 +367,8 @@ def test_external_secrets() -> None:
         assert secret["spec"]["target"]["creationPolicy"] == "Owner"
         assert secret["spec"]["target"]["deletionPolicy"] == "Retain"
         assert secret["spec"]["secretStoreRef"] == {"kind": "SecretStore", "name": "orders-secrets"}
-    assert {d["remoteRef"]["key"] for o in secrets.values() for d in o["spec"]["data"]} == {"orders/prod/app", "orders/prod/migrate"}
-    assert pick(objects, "SecretStore")["spec"]["provider"]["aws"] == {"service": "SecretsManager", "region": "eu-central-1"}
+    assert {d["remoteRef"]["key"] for o in secrets.values() for d in o["spec"]["data"]} == {"orders/app", "orders/migrate"}
+    assert pick(objects, "SecretStore")["spec"]["provider"]["aws"] == {"service": "SecretsManager", "region": "us-east-1"}
     shared = render("everything")
     assert not kinds(shared, "SecretStore")
     assert pick(shared, "ExternalSecret", "shop-secrets")["spec"]["secretStoreRef"]["name"] == "platform"
@@ -430,11 +430,18 @@ def openings(rules: list[Object]) -> set[tuple[str, int]]:
     return found
 
 
+DATA = ("10.40.4.0/24", "10.40.5.0/24", "10.40.6.0/24")
 DNS = {("['kube-dns', 'kube-system']", 53)}
 SHARED = (
     DNS
-    | {("10.30.96.0/20", p) for p in (5432, 6379, 9098)}
-    | {("10.30.48.0/20", 443), ("169.254.170.23/32", 80), ("fd00:ec2::23/128", 80), ("['observability']", 4317), ("['observability']", 4318)}
+    | {(d, p) for d in DATA for p in (5432, 6379, 9098)}
+    | {
+        *((f"10.40.{third}.0/20", 443) for third in (16, 32, 48)),
+        ("169.254.170.23/32", 80),
+        ("fd00:ec2::23/128", 80),
+        ("['observability']", 4317),
+        ("['observability']", 4318),
+    }
 )
 
 
@@ -452,7 +459,7 @@ def test_default_deny_selects_every_pod_both_ways() -> None:
 def test_api_policy() -> None:
     spec = policy("orders-api")
     assert openings(spec["egress"]) == SHARED | {("198.51.100.0/28", 443)}
-    subnets = ("10.30.0.0/20", "10.30.16.0/20", "10.30.32.0/20")
+    subnets = ("10.40.0.0/24", "10.40.1.0/24", "10.40.2.0/24")
     assert openings(spec["ingress"]) == {(s, p) for s in subnets for p in (8000, 9000)} | {
         ("['monitoring']", 9000),
         ("['orders', 'orders', 'test']", 8000),
@@ -471,8 +478,8 @@ def test_worker_policy_covers_every_background_component() -> None:
 
 def test_job_policies_open_one_port() -> None:
     migrate, topics = policy("orders-migrate"), policy("orders-topics")
-    assert openings(migrate["egress"]) == DNS | {("10.30.96.0/20", 5432)}
-    assert openings(topics["egress"]) == DNS | {("10.30.96.0/20", 9098), ("169.254.170.23/32", 80), ("fd00:ec2::23/128", 80)}
+    assert openings(migrate["egress"]) == DNS | {(d, 5432) for d in DATA}
+    assert openings(topics["egress"]) == DNS | {(d, 9098) for d in DATA} | {("169.254.170.23/32", 80), ("fd00:ec2::23/128", 80)}
     assert "ingress" not in migrate
     assert "ingress" not in topics
 

@@ -1,0 +1,64 @@
+"""The chart's environment files and Terraform's speak of the same network, region, registry, names and secrets."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+TERRAFORM = ROOT / "infra" / "terraform"
+
+every_environment = pytest.mark.parametrize("environment", ["dev", "staging", "prod"])
+
+
+def values(environment: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / "deploy/helm/orders" / f"values-{environment}.yaml").read_text(encoding="utf-8"))
+    return loaded
+
+
+def tfvar(environment: str, name: str) -> str:
+    text = (TERRAFORM / "envs" / environment / "terraform.tfvars").read_text(encoding="utf-8")
+    (found,) = re.findall(rf'^{name}\s*=\s*\[?"([^"]+)"', text, re.MULTILINE)
+    return str(found)
+
+
+@every_environment
+def test_region_and_account(environment: str) -> None:
+    told, region = values(environment), tfvar(environment, "region")
+    assert told["kafka"]["region"] == told["secrets"]["external"]["region"] == region
+    assert f":{region}:{tfvar(environment, 'account_id')}:" in told["ingress"]["certificateArn"]
+    assert told["image"]["repository"] == f"{tfvar('prod', 'account_id')}.dkr.ecr.{region}.amazonaws.com/plumbline"
+
+
+@every_environment
+def test_every_cidr_of_the_vpc_is_inside_it(environment: str) -> None:
+    policy, vpc = values(environment)["networkPolicy"], ipaddress.ip_network(tfvar(environment, "vpc_cidr"))
+    inside = [*policy["albSubnetCidrs"]]
+    for name in ("databaseCidrs", "redisCidrs", "kafkaCidrs", "vpcEndpointCidrs"):
+        inside += policy["egress"][name]
+    assert len(inside) == 15
+    for cidr in inside:
+        assert ipaddress.ip_network(cidr).subnet_of(vpc), cidr  # type: ignore[arg-type]
+
+
+@every_environment
+def test_public_host(environment: str) -> None:
+    assert values(environment)["config"]["publicHosts"] == [f"{tfvar(environment, 'host_labels')}.{tfvar(environment, 'domain_name')}"]
+
+
+def test_secret_names() -> None:
+    defaults = yaml.safe_load((ROOT / "deploy/helm/orders/values.yaml").read_text(encoding="utf-8"))["secrets"]["external"]
+    text = (TERRAFORM / "modules" / "environment" / "main.tf").read_text(encoding="utf-8")
+    for name in (defaults["appKey"], defaults["migrateKey"]):
+        assert f'"{name}"' in text
+
+
+def test_account_names() -> None:
+    text = (TERRAFORM / "modules" / "pod-identity" / "main.tf").read_text(encoding="utf-8")
+    for account in ("api", "worker", "migrate"):
+        assert f'name = "${{var.release}}-{account}"' in text
