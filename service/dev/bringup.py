@@ -57,7 +57,7 @@ class BringUp:
         shell = {name: value for name, value in self._environment.items() if _FOR_THE_SHELL.fullmatch(name)}
         state.write_env(self._home, shell | {name: self._urls[name.lower()] for name in ("API", "OPS", "PSP", "ISSUER")})
         if not self._options.only_deps:
-            seconds = selfcheck.place_and_pay(self._urls["api"], self._home)
+            seconds = selfcheck.place_and_pay(self._urls, self._home)
             self._done(f"self-check: one order placed and paid in {seconds:.1f} s")
         self._print_banner()
 
@@ -116,8 +116,7 @@ class BringUp:
         if topics is not None:
             self._await_tool("topics", topics)
             self._done("topics are there")
-        if self._broker.fresh and self._ask("SELECT 1 FROM outbox_sent LIMIT 1"):
-            self._republish()
+        if self._republish():
             self._done("events of unfinished orders published again: the broker started empty")
         self._await_members(roster.companions(self._ports))
         self._turn_dials()
@@ -134,8 +133,9 @@ class BringUp:
 
     def _starter(self, server: Server) -> Callable[[], subprocess.Popen[bytes]]:
         def start_again() -> subprocess.Popen[bytes]:
-            server.start()
-            if server is self._broker and self._broker.fresh:
+            if server.pid is None:  # it may run already, and only what follows failed
+                server.start()
+            if server is self._broker:
                 self._republish()
             return server.running()
 
@@ -152,7 +152,6 @@ class BringUp:
         def start_again() -> subprocess.Popen[bytes]:
             process = start()
             if member.role == "psp":
-                self._await_members([member])
                 self._turn_dials()
             return process
 
@@ -181,14 +180,19 @@ class BringUp:
 
     def _turn_dials(self) -> None:
         """Totals ending in 13 and 17 make the provider decline and fail, for the demo; not under load."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._ports.psp, timeout=5)
-        connection.request("POST", "/dials", body=json.dumps({"magic_totals": self._options.profile == "default"}))
-        if (status := connection.getresponse().status) != 200:
-            raise StackError(f"the payment provider answered {status} to POST /dials: see {self._home}/logs/psp.log")
-        connection.close()
+        dials = json.dumps({"magic_totals": self._options.profile == "default"})
+        deadline = time.monotonic() + 10
+        while not _answers(f"{self._urls['psp']}/dials", body=dials):
+            if time.monotonic() > deadline:
+                raise StackError(f"the payment provider does not take POST /dials: see {self._home}/logs/psp.log")
+            time.sleep(0.03)
 
-    def _republish(self) -> None:
+    def _republish(self) -> bool:
+        """True when the broker started empty while orders are unfinished: their events were published again."""
+        if not (self._broker.fresh and self._ask("SELECT 1 FROM orders WHERE status IN ('placed', 'reserved') LIMIT 1")):
+            return False
         self._run_tool("republish", "--unfinished")
+        return True
 
     def _run_tool(self, name: str, *words: str) -> None:
         self._await_tool(name, self._launch_tool(name, *words))
@@ -232,11 +236,11 @@ class BringUp:
         print(f"ready {urls['api']}", flush=True)
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, *, body: str | None = None) -> bool:
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=2)
     try:
-        connection.request("GET", parts.path)
+        connection.request("GET" if body is None else "POST", parts.path, body=body)
         return connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False

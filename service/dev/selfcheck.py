@@ -10,6 +10,7 @@ import http.client
 import json
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,9 +24,9 @@ class SelfCheckError(Exception):
     """The stack runs but does not do its work; the message says where to look."""
 
 
-def place_and_pay(api: str, home: Path, *, timeout_s: float = 30.0) -> float:
-    """Place one order at `api` and wait until it is paid; answers the seconds it took. Raises `SelfCheckError`."""
-    token = mint(home, sub="self-check", role="customer")
+def place_and_pay(urls: Mapping[str, str], home: Path, *, timeout_s: float = 30.0) -> float:
+    """Place one order and wait until it is paid; answers the seconds it took. `urls` as in `stack.json`. Raises `SelfCheckError`."""
+    api, token = urls["api"], mint(home, sub="self-check", role="customer", issuer=urls["issuer"])
     begin = time.monotonic()
     order = _call(api, "POST", "/v1/orders", token, {"lines": [{"sku": _SKU, "quantity": 1}], "currency": "EUR"})
     deadline = begin + timeout_s

@@ -121,7 +121,7 @@ class Supervisor:
         child.restart_at = None
         try:
             child.process = child.start()
-        except StackError as error:
+        except (StackError, OSError, subprocess.SubprocessError) as error:
             child.restart_at = time.monotonic() + _BACKOFF_S[-1]
             self._say(f"! {child.name} did not start: {error}; trying again in {_BACKOFF_S[-1]:g} s")
             return
