@@ -18,8 +18,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service import __version__
+from service.admin.routes import router as admin_router
 from service.errors import DependencyUnavailable, MalformedRequest, MethodNotAllowed, NotFound, ServiceError
 from service.foundation import failpoints, metrics
+from service.foundation.cache import Cache
 from service.foundation.db import Database
 from service.foundation.lifecycle import Lifecycle
 from service.foundation.log import get_logger
@@ -29,6 +31,7 @@ from service.orders.routes import router as orders_router
 from service.outbox import backlog_rows
 from service.products.routes import router as products_router
 from service.settings import Settings
+from service.web.admission import Admission
 from service.web.auth import Authenticator
 from service.web.call import Resources
 from service.web.docs import add_docs
@@ -36,6 +39,7 @@ from service.web.guard import Guard
 from service.web.jwks import KeySet
 from service.web.observe import Observe
 from service.web.problems import problem_response
+from service.web.ratelimit import AddressShield, Limiter
 
 log = get_logger(__name__)
 
@@ -45,7 +49,7 @@ MIDDLEWARE: Final[tuple[Callable[[Settings], Middleware], ...]] = (
     lambda settings: Middleware(Guard, settings=settings.http),
 )
 # Orders first: the hot routes are matched first.
-ROUTERS: Final[tuple[APIRouter, ...]] = (orders_router, products_router)
+ROUTERS: Final[tuple[APIRouter, ...]] = (orders_router, products_router, admin_router)
 
 _SAMPLE_S: Final = 1.0
 _DATABASE_GONE_S: Final = 300.0
@@ -77,10 +81,15 @@ def create_app(settings: Settings, *, lifecycle: Lifecycle | None = None) -> Fas
 async def _http_exception(request: Request, error: Exception) -> Response:
     """What the router itself raises: no such path, no such method."""
     status = error.status_code if isinstance(error, HTTPException) else 500
+    request_id = request.scope["state"]["request_id"]
+    try:
+        request.app.state.resources.shield.charge(request.scope)
+    except ServiceError as refused:
+        return problem_response(refused, request_id=request_id)
     kinds: dict[int, type[ServiceError]] = {404: NotFound, 405: MethodNotAllowed, 400: MalformedRequest}
     allow = {"allow": (getattr(error, "headers", None) or {}).get("Allow", "")} if status == 405 else {}
     kind = kinds.get(status, ServiceError)
-    return problem_response(kind(headers=allow), request_id=request.scope["state"]["request_id"])
+    return problem_response(kind(headers=allow), request_id=request_id)
 
 
 def _lifespan(settings: Settings, lifecycle: Lifecycle) -> Callable[[FastAPI], Any]:
@@ -105,12 +114,17 @@ def _lifespan(settings: Settings, lifecycle: Lifecycle) -> Callable[[FastAPI], A
 
 def open_resources(settings: Settings, lifecycle: Lifecycle) -> Resources:
     """What the process holds open (nothing is connected yet)."""
-    keys = KeySet(settings.auth)
+    keys, redis = KeySet(settings.auth), RedisClient(settings.redis)
+    cache = Cache(redis, pool_size=settings.db.pool_size)
     return Resources(
         settings=settings,
         lifecycle=lifecycle,
         db=Database(settings.db, application="orders-api"),
-        redis=RedisClient(settings.redis),
+        redis=redis,
+        cache=cache,
+        limiter=Limiter(settings, redis, cache),
+        shield=AddressShield(settings),
+        admission=Admission(settings.http.in_flight, wait_s=settings.http.admission_wait_ms / 1000),
         keys=keys,
         authenticator=Authenticator(settings.auth, keys),
     )

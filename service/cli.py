@@ -6,10 +6,8 @@ so that `--help` answers at once.
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -55,7 +53,7 @@ def _run(main: Coroutine[Any, Any, Any]) -> Any:
     from service.foundation import log
 
     try:
-        return asyncio.run(main, loop_factory=uvloop.new_event_loop) if sys.version_info >= (3, 12) else uvloop.run(main)
+        return uvloop.run(main)
     except ServiceError as error:
         _fail(str(error))
     except OSError as error:
@@ -70,8 +68,8 @@ def up(
     workers: Annotated[int, typer.Option(help="Worker processes a group.")] = 1,
     only: Annotated[str, typer.Option(help="deps: servers only, for an IDE.")] = "",
     reload: Annotated[bool, typer.Option("--reload", help="Restart on code changes.")] = False,
-    profile: Annotated[str, typer.Option(help="load lifts the rate limits.")] = "default",
-    kafka: Annotated[str, typer.Option(help="auto, real or memory.")] = "auto",
+    profile: Annotated[Literal["default", "load"], typer.Option(help="load lifts the rate limits.")] = "default",
+    kafka: Annotated[Literal["auto", "real", "memory"], typer.Option(help="auto: real where Java and Maven are.")] = "auto",
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin with empty data.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Return when ready.")] = False,
 ) -> None:
@@ -158,8 +156,8 @@ def reaper() -> None:
 def fake_psp(port: Annotated[int, typer.Option(help="0: HTTP_PORT + 104.")] = 0) -> None:
     """Run the fake payment provider."""
     settings = _settings("fake-psp")
-    from service.dev.psp import create_provider
     from service.dev.plain import run_plain
+    from service.dev.psp import create_provider
 
     _run(run_plain(settings, create_provider(settings.app.home), port=port or settings.http.port + 104))
 

@@ -21,10 +21,7 @@ from service.models import outbox
 
 _RECORD: Final = Statement(
     insert(outbox).values(
-        {
-            name: bindparam(name)
-            for name in ("event_id", "aggregate_type", "aggregate_id", "version", "type", "topic", "key", "payload", "headers")
-        }
+        {name: bindparam(name) for name in ("event_id", "aggregate_type", "aggregate_id", "version", "type", "topic", "key", "payload", "headers")}
     )
 )
 # Both ends of the primary key: index probes instead of counting the table.

@@ -20,9 +20,7 @@ class SettingsError(Exception):
 
 
 def _prefix(name: str) -> SettingsConfigDict:
-    return SettingsConfigDict(
-        env_prefix=f"APP_{name}", frozen=True, extra="ignore", populate_by_name=True, nested_model_default_partial_update=False
-    )
+    return SettingsConfigDict(env_prefix=f"APP_{name}", frozen=True, extra="ignore", populate_by_name=True, nested_model_default_partial_update=False)
 
 
 CommaList = Annotated[tuple[str, ...], NoDecode]
@@ -108,6 +106,13 @@ class HttpSettings(Group):
     drain_timeout_s: float = Field(20.0, ge=0, description="requests in hand may take this long at shutdown")
 
 
+class LimitSettings(Group):
+    model_config = _prefix("LIMIT_")
+    policies: CommaList = Field(("burst=20/1", "sustained=600/60"), description="name=quota/window_s, charged together, a principal")
+    role_factors: CommaList = Field(("operator=5", "admin=2"), description="role=factor on every quota")
+    address: str = Field("address=200/1", description="name=quota/window_s, a client address, divided by the replicas")
+
+
 class AuthSettings(Group):
     model_config = _prefix("AUTH_")
     issuer: str = Field("http://127.0.0.1:8103", description="exact `iss` of accepted tokens")
@@ -168,6 +173,7 @@ class Settings(BaseModel):
     redis: RedisSettings
     kafka: KafkaSettings
     http: HttpSettings
+    limit: LimitSettings
     auth: AuthSettings
     orders: OrderSettings
     payments: PaymentSettings

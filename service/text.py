@@ -29,7 +29,6 @@ def clean(value: str) -> str:
     return text
 
 
-
 Text = Annotated[str, AfterValidator(clean)]
 Sku = Annotated[str, StringConstraints(pattern=r"^[A-Z0-9][A-Z0-9_-]{0,31}$")]
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]

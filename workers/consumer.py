@@ -54,6 +54,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._tasks: dict[Lane, asyncio.Task[None]] = {}
         self._finished_since_commit = 0
         self._committed_at = time.monotonic()
+        self._lag, self._oldest_due_s = 0, 0.0
 
     async def run(self) -> None:
         """Consume until the process stops; reconnect when Kafka goes away; finish what is in hand at the end."""
@@ -150,8 +151,13 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 lag += max(0, end - progress.position)
         for lane in self._lanes.values():
             oldest_ms = min(oldest_ms, max(lane[0].timestamp, not_before_ms(lane[0]))) if lane else oldest_ms
+        self._lag, self._oldest_due_s = lag, max(0.0, time.time() - oldest_ms / 1000)
         metrics.consumer_lag.labels(self.name).set(lag)
-        metrics.consumer_oldest_due.labels(self.name).set(max(0.0, time.time() - oldest_ms / 1000))
+        metrics.consumer_oldest_due.labels(self.name).set(self._oldest_due_s)
+
+    def condition(self) -> dict[str, float]:
+        """For the overview: records due and unfinished, age of the oldest in seconds, 1 while paused."""
+        return {"lag": self._lag, "oldest_due_s": round(self._oldest_due_s, 3), "paused": int(self._handling.gate.closed)}
 
     # -- offsets
 
@@ -227,5 +233,3 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         await self._settle(set(self._progress))
         await self._commit()
         await self._disconnect()
-
-

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from aiokafka.structs import ConsumerRecord
 from asyncpg import Record
-from sqlalchemy import Integer, bindparam, func, select
+from sqlalchemy import bindparam, select
 from sqlalchemy.dialects.postgresql import insert
 
 from service.foundation import metrics
@@ -39,19 +39,7 @@ _PARK: Final = Statement(
         },
     ).returning(dead_letter.c.id)
 )  # fmt: skip
-_LIST: Final = Statement(
-    select(dead_letter)
-    .where(func.coalesce(bindparam("status"), dead_letter.c.status) == dead_letter.c.status)
-    .where(func.coalesce(bindparam("consumer"), dead_letter.c.consumer) == dead_letter.c.consumer)
-    .where(dead_letter.c.id < bindparam("before"))
-    .order_by(dead_letter.c.id.desc())
-    .limit(bindparam("limit", type_=Integer))
-)
-_GET: Final = Statement(select(dead_letter).where(dead_letter.c.id == bindparam("id")))
-_SET_ASIDE: Final = Statement(
-    select(dead_letter.c.aggregate_id).where(dead_letter.c.consumer == RELAY, dead_letter.c.status == "open")
-)
-_LAST_ID: Final = UUID(int=2**128 - 1)
+_SET_ASIDE: Final = Statement(select(dead_letter.c.aggregate_id).where(dead_letter.c.consumer == RELAY, dead_letter.c.status == "open"))
 
 
 async def park(connection: Connection, group: str, record: ConsumerRecord, error: BaseException) -> UUID:
@@ -84,18 +72,6 @@ async def park_outbox_row(connection: Connection, row: Record, message: str) -> 
 async def set_aside(connection: Connection) -> set[str]:
     """Aggregates whose next event waits for a person."""
     return {row["aggregate_id"] for row in await connection.fetch(*_SET_ASIDE())}
-
-
-async def list_dead_letters(
-    connection: Connection, *, status: str | None = "open", consumer: str | None = None, before: UUID | None = None, limit: int = 50
-) -> list[Record]:
-    """Newest first, keyset by id."""
-    return await connection.fetch(*_LIST(status=status, consumer=consumer, before=before or _LAST_ID, limit=limit))
-
-
-async def get_dead_letter(connection: Connection, letter_id: UUID) -> Record | None:
-    """The row, or None."""
-    return await connection.fetchrow(*_GET(id=letter_id))
 
 
 def _uuid(value: bytes | None) -> UUID | None:

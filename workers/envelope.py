@@ -41,7 +41,7 @@ class Envelope:
     """One event as consumed. `attempt` counts the tiers it has been through, from 0."""
 
     event_id: UUID
-    type: str
+    event_type: str
     aggregate_id: str
     version: int
     at: datetime
@@ -52,7 +52,7 @@ class Envelope:
     def body(self, model: type[P]) -> P:
         """The payload as `model`. Raises `Poison` if it is another one."""
         if not isinstance(self.payload, model):
-            raise Poison(f"{self.type} does not carry {model.__name__}")
+            raise Poison(f"{self.event_type} does not carry {model.__name__}")
         return self.payload
 
 
@@ -78,7 +78,7 @@ def decode(record: ConsumerRecord) -> Envelope:
         raise Poison("ce_time has no time zone")
     return Envelope(
         event_id=event_id,
-        type=fields["ce_type"],
+        event_type=fields["ce_type"],
         aggregate_id=fields["ce_subject"],
         version=version,
         at=at,

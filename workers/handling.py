@@ -113,7 +113,7 @@ class Handling:
             await self.gate.passed()
             try:
                 outcome = await self._call(record)
-            except Exception as error:  # the group's process loop: classified and counted below
+            except Exception as error:  # noqa: BLE001 - the group's process loop: classified and counted below
                 tries += 0 if classify(error) == "infra" else 1
                 outcome = await self._react(record, error, tries)
             else:
@@ -124,7 +124,7 @@ class Handling:
 
     async def _call(self, record: ConsumerRecord) -> str:
         envelope = decode(record)
-        handler = self._handlers.get(envelope.type)
+        handler = self._handlers.get(envelope.event_type)
         if handler is None:
             return "ignored"
         links = tracing.link_to(envelope.first_traceparent)
@@ -134,11 +134,11 @@ class Handling:
             "messaging.consumer.group.name": self.group, "messaging.message.id": str(envelope.event_id),
         }  # fmt: skip
         started = time.perf_counter()
-        with tracing.span(f"{self.group} {envelope.type}", SpanKind.CONSUMER, parent=parent, links=links, attributes=attributes) as span:
+        with tracing.span(f"{self.group} {envelope.event_type}", SpanKind.CONSUMER, parent=parent, links=links, attributes=attributes) as span:
             async with asyncio.timeout(self._timeout_s):
                 outcome = await handler(envelope, self._context)
             span.set_attribute("outcome", outcome)
-            log.info("record.handled", group=self.group, type=envelope.type, aggregate=envelope.aggregate_id, outcome=outcome)
+            log.info("record.handled", group=self.group, type=envelope.event_type, aggregate=envelope.aggregate_id, outcome=outcome)
         self._duration.observe(time.perf_counter() - started)
         self._age.observe(max(0.0, (datetime.now(UTC) - envelope.at).total_seconds()))
         return outcome
@@ -148,16 +148,14 @@ class Handling:
         decision = self._decide(record, error, tries)
         try:
             return await self._carry_out(record, error, decision)
-        except Exception as failure:  # moving or parking failed: the record stays, and is tried again
+        except Exception as failure:  # noqa: BLE001 - moving or parking failed: the record stays, and is tried again
             metrics.caught.labels("reroute").inc()
             await self.gate.pause(self._pause(failure).delay_s, failure)
             return ""
 
     def _decide(self, record: ConsumerRecord, error: BaseException, tries: int) -> Decision:
         cap = _PAUSE_CAPS_S.get(self.group, _DEFAULT_PAUSE_CAP_S)
-        return decide(
-            classify(error), tries=tries, tiers_done=attempt_of(record), tiers_s=self._tiers_s, pauses=self.gate.pauses, pause_cap_s=cap
-        )
+        return decide(classify(error), tries=tries, tiers_done=attempt_of(record), tiers_s=self._tiers_s, pauses=self.gate.pauses, pause_cap_s=cap)
 
     def _pause(self, error: BaseException) -> Pause:
         cap = _PAUSE_CAPS_S.get(self.group, _DEFAULT_PAUSE_CAP_S)

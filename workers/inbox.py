@@ -15,10 +15,7 @@ from service.foundation.db import Connection, Statement
 from service.models import inbox
 
 _CLAIM: Final = Statement(
-    insert(inbox)
-    .values(consumer=bindparam("consumer"), event_id=bindparam("event_id"))
-    .on_conflict_do_nothing()
-    .returning(inbox.c.event_id)
+    insert(inbox).values(consumer=bindparam("consumer"), event_id=bindparam("event_id")).on_conflict_do_nothing().returning(inbox.c.event_id)
 )
 
 

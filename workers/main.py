@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
-from service.foundation import failpoints, tracing
+from service.foundation import failpoints, status, tracing
 from service.foundation.cache import Cache
 from service.foundation.db import Database
 from service.foundation.lifecycle import Lifecycle
-from service.foundation.redis import RedisClient
+from service.foundation.redis import RedisAway, RedisClient
 from service.payments import HttpProvider
 from service.settings import Settings
 from service.web.health import OpsApp, serve_ops
@@ -32,6 +33,7 @@ GROUPS: Final[Mapping[str, Mapping[str, Handler]]] = {
 }
 # Workers wait for a connection rather than shed: nobody stands at a counter.
 _QUEUE_TIMEOUT_MS: Final = 5_000
+_REPORT_S: Final = 2.0
 
 
 async def run_workers(settings: Settings, names: Sequence[str]) -> None:
@@ -47,9 +49,24 @@ async def run_workers(settings: Settings, names: Sequence[str]) -> None:
         consumers.append(Consumer(name, list(SUBSCRIPTIONS[name]), handling, settings, lifecycle))
         retries = Handling(name, GROUPS[name], context, mover)
         consumers.append(Consumer(f"{name}.retry", retry_topics(name, settings), retries, settings, lifecycle))
-    await _until_stopped(settings, lifecycle, [consumer.run for consumer in consumers])
+    reporter = Reporter(redis, consumers, lifecycle)
+    await _until_stopped(settings, lifecycle, [*(consumer.run for consumer in consumers), reporter.run])
     for close in (mover.close, sink.close, provider.close, redis.close, db.close):
         await close()
+
+
+class Reporter:
+    """Tells the overview how this process' groups are; nothing depends on it."""
+
+    def __init__(self, redis: RedisClient, consumers: Sequence[Consumer], lifecycle: Lifecycle) -> None:
+        self._redis, self._consumers, self._lifecycle = redis, consumers, lifecycle
+
+    async def run(self) -> None:
+        """Report every two seconds until the process stops."""
+        while not self._lifecycle.stopping.is_set():
+            with contextlib.suppress(RedisAway):
+                await status.publish(self._redis, {consumer.name: consumer.condition() for consumer in self._consumers})
+            await self._lifecycle.sleep(_REPORT_S)
 
 
 async def run_relay(settings: Settings) -> None:

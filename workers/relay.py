@@ -100,7 +100,7 @@ class Relay:
             self._lifecycle.beat("relay")
             try:
                 moved = await self.run_once()
-            except Exception as error:  # the relay's process loop: whatever it is, what is not moved stays
+            except Exception as error:  # noqa: BLE001 - the relay's process loop: whatever it is, what is not moved stays
                 metrics.caught.labels("relay").inc()
                 log.warning("relay.retrying", error=type(error).__name__)
                 await self._stop_producer()
@@ -242,5 +242,3 @@ class Relay:
         except (*CONNECTION_ERRORS, TimeoutError, asyncpg.PostgresError) as error:
             log.warning("relay.lock_lost", error=type(error).__name__)
             self._lost.set()
-
-

@@ -78,7 +78,14 @@ def classify(error: BaseException) -> Kind:
 
 
 def decide(
-    kind: Kind, *, tries: int, tiers_done: int, tiers_s: tuple[float, ...], pauses: int, pause_cap_s: float = _PAUSE_CAP_S, uniform: Uniform = random.uniform
+    kind: Kind,
+    *,
+    tries: int,
+    tiers_done: int,
+    tiers_s: tuple[float, ...],
+    pauses: int,
+    pause_cap_s: float = _PAUSE_CAP_S,
+    uniform: Uniform = random.uniform,
 ) -> Decision:
     """What to do next.
 

@@ -70,7 +70,9 @@ class Provider:
             return known
         declined = random.random() < self.dials.decline_rate or (self.dials.magic_totals and amount_minor % 100 == 13)
         state = "declined" if declined else "captured"
-        return self.ledger.write({"op": "charge", "key": key, "order_id": order_id, "amount_minor": amount_minor, "currency": currency, "state": state})
+        return self.ledger.write(
+            {"op": "charge", "key": key, "order_id": order_id, "amount_minor": amount_minor, "currency": currency, "state": state}
+        )
 
     def void(self, key: str, order_id: str) -> dict[str, Any]:
         """The charge's final state; an unseen key becomes `voided` and refuses a late charge."""

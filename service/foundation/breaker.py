@@ -43,6 +43,7 @@ class Breaker:
         self._changed = changed
         self._state: State = "closed"
         self._until = 0.0
+        self._streak = 0
         self._reset_window()
 
     @property
@@ -84,7 +85,7 @@ class Breaker:
         if self._clock.monotonic() - self._window_start > WINDOW_S:
             streak = self._streak
             self._reset_window()
-            self._streak = streak
+            self._streak = streak  # a slow trickle of failures is still a streak
         self._calls += 1
         self._failures += failed
         self._streak = self._streak + 1 if failed else 0

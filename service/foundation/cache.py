@@ -1,34 +1,241 @@
 """Cache-aside without stale values: every entry carries its row's version, and Redis compares them.
 
-Writers call `invalidate` after COMMIT; the guaranteed path is the event (`cache` group). Redis away: no cache,
-never a wrong answer. Why not delete: docs/adr/0008. Tests: tests/integration/test_cache.py.
+peek → fresh: serve · soft-expired (60 s): serve, one caller refreshes · miss: one load a process, filled by the
+holder of a lease. Fill and invalidate are version-guarded, so they commute; Redis away means no cache, never a
+wrong answer. Why not delete: docs/adr/0008. Tests: tests/integration/test_cache.py (C1–C5).
 """
 
 from __future__ import annotations
 
-from typing import Final
+import asyncio
+import random
+import secrets
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
-from service.foundation.redis import RedisClient
+import orjson
+from redis.exceptions import ResponseError
+
+from service.errors import ServiceError
+from service.foundation import metrics
+from service.foundation.log import get_logger
+from service.foundation.redis import RedisAway, RedisClient
 from service.foundation.sql import load_text
 
-_PREFIX: Final = "c1"
-_FLOOR_MS: Final = 60_000
+log = get_logger(__name__)
+
+_PREFIX: Final = "c1"  # raised when the stored form changes
+_SOFT_S: Final = 60.0
+_STALE_MAX_S: Final = 300.0
+_HARD_MS: Final = 360_000
+_NEGATIVE_MS: Final = 5_000
+_FLOOR_MS: Final = 60_000  # longer than any load takes
+_LEASE_MS: Final = 2_500
+_MAX_BYTES: Final = 65_536
+_POOL_SHARE: Final = 0.25
+
+Ref = tuple[str, str]
+# Id → (version, JSON bytes) of those that exist.
+Load = Callable[[Sequence[str]], Awaitable[Mapping[str, tuple[int, bytes]]]]
 
 
-def entry_keys(entity: str, entity_id: str) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A cached object: its row's version, its JSON, seconds since it was read from PostgreSQL. Version 0: it does not exist."""
+
+    version: int
+    data: bytes
+    age_s: float = 0.0
+
+    @property
+    def exists(self) -> bool:
+        return self.version > 0
+
+    @property
+    def value(self) -> dict[str, Any]:
+        """The decoded JSON; entries from Redis were checked when they were read."""
+        decoded: dict[str, Any] = orjson.loads(self.data)
+        return decoded
+
+
+Peeks = dict[Ref, Entry]
+
+
+def entry_keys(ref: Ref) -> list[str]:
     """Entry, floor and lease of one object: one hash tag, so they live in one cluster slot."""
-    stem = f"{_PREFIX}:{{{entity}:{entity_id}}}"
+    stem = f"{_PREFIX}:{{{ref[0]}:{ref[1]}}}"
     return [stem, f"{stem}:floor", f"{stem}:lease"]
 
 
 class Cache:
-    """Versioned entries in Redis."""
+    """Versioned entries in Redis, loads single-flighted in this process."""
 
-    def __init__(self, redis: RedisClient) -> None:
+    def __init__(self, redis: RedisClient, *, pool_size: int = 10) -> None:
         self._redis = redis
         self._script = redis.raw.register_script(load_text(__file__, "cache.lua"))
+        self._loads = asyncio.Semaphore(max(1, int(pool_size * _POOL_SHARE)))
+        self._flights: dict[Ref, asyncio.Task[Mapping[Ref, Entry]]] = {}
+        self._background: dict[Ref, asyncio.Task[None]] = {}
+        self._outcomes: Counter[Ref] = Counter()
+
+    # -- reading
+
+    def add_peeks(self, pipe: Any, refs: Sequence[Ref]) -> None:
+        """Add one read-only command a ref to a pipeline; give its results to `read_peeks`."""
+        for ref in refs:
+            pipe.hmget(entry_keys(ref)[0], "v", "d", "f")
+
+    def read_peeks(self, refs: Sequence[Ref], results: Sequence[Any]) -> Peeks:
+        """What the peeks found; undecodable entries count as misses."""
+        return {ref: entry for ref, result in zip(refs, results, strict=True) if (entry := _decode(result)) is not None}
+
+    async def read(self, entity: str, ids: Sequence[str], load: Load, *, peeks: Peeks | None) -> dict[str, Entry]:
+        """Id → entry (check `exists`). `peeks`: what the request's pipeline saw; None when Redis failed it.
+
+        Raises what `load` raises, unless a copy of at most 300 s can be served.
+        """
+        found: dict[str, Entry] = {}
+        missing: list[Ref] = []
+        for item in ids:
+            ref = (entity, item)
+            entry = None if peeks is None else peeks.get(ref)
+            if entry is None or entry.age_s > _STALE_MAX_S:
+                self._note(ref, "bypass" if peeks is None else "miss")
+                missing.append(ref)
+                continue
+            found[item] = entry
+            self._note(ref, "stale" if entry.age_s > _SOFT_S else ("hit" if entry.exists else "negative"))
+            if entry.age_s > _SOFT_S:
+                self._refresh(ref, load)
+        if missing:
+            found |= await self._load_once(missing, load, fill=peeks is not None)
+        return found
+
+    def hit_ratios(self) -> dict[str, float]:
+        """Entity → share of reads answered from Redis since the process started."""
+        entities = {entity for entity, _ in self._outcomes}
+        totals = {e: sum(n for (entity, _), n in self._outcomes.items() if entity == e) for e in entities}
+        return {e: round(sum(self._outcomes[e, o] for o in ("hit", "stale", "negative")) / totals[e], 4) for e in sorted(entities)}
+
+    async def short_lived(self, key: str, ttl_ms: int, load: Callable[[], Awaitable[bytes]], *, use_redis: bool) -> bytes:
+        """A plain value without version or invalidation, for answers that are advisory anyway."""
+        name = f"{_PREFIX}:{key}"
+        if use_redis:
+            try:
+                held = await self._redis.call(self._redis.raw.get(name))
+                if held is not None:
+                    return held if isinstance(held, bytes) else held.encode()
+            except RedisAway:
+                use_redis = False
+        value = await load()
+        if use_redis:
+            try:
+                await self._redis.call(self._redis.raw.set(name, value, px=ttl_ms))
+            except RedisAway:
+                metrics.redis_errors.inc()
+        return value
+
+    # -- invalidating
 
     async def invalidate(self, entity: str, entity_id: str, version: int) -> None:
-        """No version below `version` will be served or filled from now on. Raises `RedisAway`."""
+        """No version below `version` will be served or filled from now on. Idempotent, any order. Raises `RedisAway`."""
         arguments: list[str | int] = ["invalidate", version, _FLOOR_MS]
-        await self._redis.call(self._script(keys=entry_keys(entity, entity_id), args=arguments))
+        await self._redis.call(self._script(keys=entry_keys((entity, entity_id)), args=arguments))
+
+    async def invalidate_after_commit(self, entity: str, entity_id: str, version: int) -> None:
+        """The writer's own invalidation, so that it reads its write; if Redis misses it, the event will not."""
+        try:
+            await self.invalidate(entity, entity_id, version)
+        except RedisAway:
+            metrics.cache_invalidations_failed.inc()
+
+    # -- loading
+
+    async def _load_once(self, refs: Sequence[Ref], load: Load, *, fill: bool) -> dict[str, Entry]:
+        """One load a process for each ref; a waiter that is cancelled does not cancel it."""
+        fresh = [ref for ref in refs if ref not in self._flights]
+        if fresh:
+            task = asyncio.create_task(self._load(fresh, load, fill=fill), name="cache-load")
+            for ref in fresh:
+                self._flights[ref] = task
+            task.add_done_callback(lambda _: self._land(fresh))
+        flights = {id(self._flights[ref]): self._flights[ref] for ref in refs}
+        entries: dict[Ref, Entry] = {}
+        for flight in flights.values():
+            entries |= await asyncio.shield(flight)
+        return {ref[1]: entries[ref] for ref in refs}
+
+    def _land(self, refs: Sequence[Ref]) -> None:
+        for ref in refs:
+            flight = self._flights.pop(ref, None)
+            if flight is not None and not flight.cancelled():
+                flight.exception()  # every waiter may have left; the error was theirs to see
+
+    async def _load(self, refs: Sequence[Ref], load: Load, *, fill: bool) -> Mapping[Ref, Entry]:
+        token = secrets.token_hex(8)
+        leased = await self._take_leases(refs, token) if fill else []
+        async with self._loads:
+            rows = await load([item for _, item in refs])
+        metrics.cache_loads.labels(refs[0][0]).inc()
+        entries = {ref: Entry(*rows.get(ref[1], (0, b""))) for ref in refs}
+        await self._fill({ref: entries[ref] for ref in leased}, token)
+        return entries
+
+    async def _take_leases(self, refs: Sequence[Ref], token: str) -> list[Ref]:
+        pipe = self._redis.raw.pipeline(transaction=False)
+        for ref in refs:
+            pipe.set(entry_keys(ref)[2], token, nx=True, px=_LEASE_MS)
+        try:
+            answers = await self._redis.call(pipe.execute(raise_on_error=False))
+        except RedisAway:
+            return []
+        return [ref for ref, answer in zip(refs, answers, strict=True) if answer is True]
+
+    async def _fill(self, entries: Mapping[Ref, Entry], token: str) -> None:
+        for ref, entry in entries.items():
+            if len(entry.data) > _MAX_BYTES:
+                continue
+            ttl_ms = int(_HARD_MS * random.uniform(0.9, 1.1)) if entry.exists else _NEGATIVE_MS  # noqa: S311 - spreads expiry
+            arguments: list[str | int | bytes] = ["fill", token, entry.version, entry.data, int(time.time() * 1000), ttl_ms]
+            try:
+                await self._redis.call(self._script(keys=entry_keys(ref), args=arguments))
+            except RedisAway:
+                return
+
+    def _refresh(self, ref: Ref, load: Load) -> None:
+        """In the background: whoever gets the lease loads; a failure leaves the copy until it is too old."""
+        if ref not in self._background:
+            self._background[ref] = asyncio.create_task(self._reload(ref, load), name="cache-refresh")
+            self._background[ref].add_done_callback(lambda _: self._background.pop(ref))
+
+    async def _reload(self, ref: Ref, load: Load) -> None:
+        token = secrets.token_hex(8)
+        if not await self._take_leases([ref], token):
+            return
+        try:
+            async with self._loads:
+                rows = await load([ref[1]])
+        except ServiceError as error:
+            log.info("cache.refresh_failed", entity=ref[0], error=type(error).__name__)
+            return
+        metrics.cache_loads.labels(ref[0]).inc()
+        await self._fill({ref: Entry(*rows.get(ref[1], (0, b"")))}, token)
+
+    def _note(self, ref: Ref, outcome: str) -> None:
+        self._outcomes[ref[0], outcome] += 1
+        metrics.cache_requests.labels(ref[0], outcome).inc()
+
+
+def _decode(result: Any) -> Entry | None:
+    """An entry from HMGET's answer; None for a miss, an error or garbage (a fill repairs it)."""
+    if isinstance(result, ResponseError) or not isinstance(result, list) or None in result:
+        return None
+    try:
+        entry = Entry(int(result[0]), result[1], max(0.0, time.time() - int(result[2]) / 1000))
+        sound = entry.value["version"] == entry.version if entry.exists else entry.data == b""
+    except (ValueError, KeyError, TypeError):
+        return None
+    return entry if sound else None

@@ -15,11 +15,10 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import asyncpg
 import orjson
-from asyncpg.pool import PoolConnectionProxy
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.sql.expression import ClauseElement
 
@@ -30,9 +29,12 @@ from service.foundation.breaker import Breaker
 from service.foundation.log import get_logger
 from service.settings import DatabaseSettings
 
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
 log = get_logger(__name__)
 T = TypeVar("T")
-Connection = PoolConnectionProxy
+Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
 _RELEASE_TIMEOUT_S: Final = 2.0
 _CONNECT_FAILURES_TO_OPEN: Final = 3
@@ -63,7 +65,7 @@ class Statement:
     __slots__ = ("_defaults", "_order", "sql")
 
     def __init__(self, clause: ClauseElement) -> None:
-        compiled = clause.compile(dialect=PGDialect_asyncpg())
+        compiled: Any = clause.compile(dialect=PGDialect_asyncpg())  # type: ignore[no-untyped-call]
         self.sql = str(compiled)
         if "POSTCOMPILE" in self.sql:
             raise ValueError(f"not a fixed text, use = ANY(bindparam): {self.sql}")

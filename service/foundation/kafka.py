@@ -28,7 +28,7 @@ _STOP_TIMEOUT_S: Final = 3.0
 _LEADER_PAUSE_S: Final = 0.3
 
 
-class _LeaderSyncsLast(RoundRobinPartitionAssignor):
+class _LeaderSyncsLast(RoundRobinPartitionAssignor):  # type: ignore[misc]  # aiokafka is untyped
     """librdkafka's mock cluster counts assignments, not SyncGroup calls: the leader must come last."""
 
     @classmethod

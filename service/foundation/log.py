@@ -76,7 +76,7 @@ _writer: _Writer | None = None
 
 def configure(settings: TelemetrySettings, *, process: str, version: str) -> None:
     """Set up structlog and route stdlib logging into it. Call once, before anything logs."""
-    global _writer
+    global _writer  # noqa: PLW0603 - one writer a process, made once
     _writer = _Writer()
     console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stdout.isatty())
     renderer: Processor = structlog.dev.ConsoleRenderer() if console else _render_json

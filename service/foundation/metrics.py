@@ -36,6 +36,18 @@ breaker_state = Gauge("orders_breaker_state", "0 closed, 1 half-open, 2 open.", 
 # Redis calls that failed (each is answered without Redis).
 redis_errors = Counter("orders_redis_errors_total", "Redis calls that failed.")
 
+# Cache by entity: hit, stale (served, being refreshed), miss, negative, bypass (Redis away).
+cache_requests = Counter("orders_cache_requests_total", "Cache reads by outcome.", ["entity", "outcome"])
+cache_loads = Counter("orders_cache_loads_total", "Loads from PostgreSQL for the cache.", ["entity"])
+cache_invalidations_failed = Counter("orders_cache_invalidations_failed_total", "Writers' invalidations Redis missed; the event repairs them.")
+
+# Rate limit: allowed or denied, by where it was decided (shared, degraded, address).
+limit_decisions = Counter("orders_limit_decisions_total", "Charges by outcome.", ["outcome", "where"])
+# Admission: slots of this process, and what was shed by lane.
+admission_limit = Gauge("orders_admission_limit", "Requests worked on at once, at most.")
+admission_in_flight = Gauge("orders_admission_in_flight", "Requests holding a slot.")
+shed = Counter("orders_shed_total", "Requests refused because the process was full.", ["lane"])
+
 # Outbox, seen by the relay.
 outbox_rows = Gauge("orders_outbox_rows", "Events committed and not yet in Kafka.")
 outbox_age = Gauge("orders_outbox_oldest_age_seconds", "Age of the oldest such event.")

@@ -48,9 +48,14 @@ class RedisClient:
         self.breaker = Breaker("redis", changed=metrics.show_breaker)
         self._probe: asyncio.Task[None] | None = None
 
+    @property
+    def away(self) -> bool:
+        """True while nobody should call."""
+        return self.breaker.state != "closed"
+
     async def call(self, work: Awaitable[T]) -> T:
         """Await one Redis call. Raises `RedisAway`; with an open breaker at once, without a socket."""
-        if self.breaker.state != "closed":
+        if self.away:
             if asyncio.iscoroutine(work):
                 work.close()
             raise RedisAway
@@ -59,8 +64,7 @@ class RedisClient:
         except (RedisError, OSError, TimeoutError) as error:
             metrics.redis_errors.inc()
             self.breaker.failed()
-            if self.breaker.state == "open":
-                self._start_probe()
+            self._probe_if_open()
             raise RedisAway from error
         self.breaker.succeeded()
         return answer
@@ -72,8 +76,8 @@ class RedisClient:
         with contextlib.suppress(RedisError, OSError):
             await self.raw.aclose()
 
-    def _start_probe(self) -> None:
-        if self._probe is None or self._probe.done():
+    def _probe_if_open(self) -> None:
+        if self.away and (self._probe is None or self._probe.done()):
             log.warning("redis.away")
             self._probe = asyncio.create_task(self._probe_until_back(), name="redis-probe")
 

@@ -33,7 +33,7 @@ Attributes = Mapping[str, str | int | float | bool]
 
 def configure(settings: TelemetrySettings, *, process: str, version: str) -> None:
     """Install the tracer provider. Call once a process; without `otlp_url` spans are made but not sent."""
-    global _provider
+    global _provider  # noqa: PLW0603 - one provider a process, made once
     resource = Resource.create({"service.name": process, "service.namespace": "orders", "service.version": version})
     _provider = TracerProvider(resource=resource, sampler=ParentBased(TraceIdRatioBased(settings.sample_ratio)))
     if settings.otlp_url:

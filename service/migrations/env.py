@@ -14,7 +14,7 @@ from service.migrations import LOCK_TIMEOUT_MS, sqlalchemy_url
 from service.models import metadata
 
 
-def include(_object: Any, name: str | None, kind: str, _reflected: bool, _compare_to: Any) -> bool:
+def include(_object: Any, name: str | None, kind: str, _reflected: object, _compare_to: Any) -> bool:
     """Daily partitions come and go with the reaper; they are not schema."""
     return not (kind == "table" and name is not None and name.startswith("outbox_sent_"))
 

@@ -16,7 +16,7 @@ from uuid import UUID
 from asyncpg import Record
 from sqlalchemy import Select, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
-from sqlalchemy.types import Integer, Text
+from sqlalchemy.types import Integer, Text, Uuid
 
 from service import events
 from service.errors import InvalidTransition, NotFound, PreconditionFailed
@@ -59,6 +59,7 @@ _ENTRIES: Final = (
 )  # fmt: skip
 
 _GET: Final = Statement(select(orders, _LINES).where(orders.c.id == bindparam("id")))
+_FIND: Final = Statement(select(orders, _LINES).where(orders.c.id == func.any(bindparam("ids", type_=ARRAY(Uuid)))))
 _TIMELINE: Final = Statement(select(orders.c.customer_id, _ENTRIES).where(orders.c.id == bindparam("id")))
 _MOVE: Final = Statement(
     update(orders)
@@ -94,6 +95,12 @@ async def get_order(connection: Connection, order_id: UUID) -> Record:
     return row
 
 
+async def find_orders(connection: Connection, order_ids: Sequence[UUID]) -> list[Record]:
+    """The rows with `lines` of those that exist."""
+    rows: list[Record] = await connection.fetch(*_FIND(ids=list(order_ids)))
+    return rows
+
+
 async def get_timeline(connection: Connection, order_id: UUID) -> tuple[str, Sequence[dict[str, Any]]]:
     """(owner, entries by version). Raises `NotFound`."""
     row = await connection.fetchrow(*_TIMELINE(id=order_id))
@@ -125,7 +132,8 @@ async def list_orders(connection: Connection, wanted: OrderFilter, *, before: UU
     if before is not None:
         values["before"] = before
     statement = _list_statement(by_customer="customer_id" in values, by_status="status" in values, before=before is not None)
-    return await connection.fetch(*statement(**values))
+    rows: list[Record] = await connection.fetch(*statement(**values))
+    return rows
 
 
 async def cancel_order(connection: Connection, order_id: UUID, *, version: int) -> Record:
@@ -151,9 +159,7 @@ async def _change(connection: Connection, order_id: UUID, step: str, version: in
 async def move(connection: Connection, order_id: UUID, step: str, *, version: int | None = None, reason: str | None = None) -> Record | None:
     """Take one step of `states.STEPS` and record its event; None if the guard hit no row (nothing written)."""
     legal: Step = STEPS[step]
-    row = await connection.fetchrow(
-        *_MOVE(match_id=order_id, sources=list(legal.sources), match_version=version, target=legal.target, reason=reason)
-    )
+    row = await connection.fetchrow(*_MOVE(match_id=order_id, sources=list(legal.sources), match_version=version, target=legal.target, reason=reason))
     if row is not None:
         await record(connection, make_event(legal.event, "order", str(order_id), row["version"], _payload(legal.event, row, reason)))
     return row
@@ -176,5 +182,3 @@ def _payload(event_type: str, row: Record, reason: str | None) -> events.Payload
     if event_type == "order.rejected":
         return events.OrderRejected(**facts, reason=reason or "unknown")
     return events.TYPES[event_type](**facts)
-
-

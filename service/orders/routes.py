@@ -13,12 +13,14 @@ from starlette.responses import Response
 
 from service.answers import StoredAnswer, lock_key, store_answer
 from service.errors import FieldError, Forbidden, NotFound, Overloaded, PreconditionFailed, ValidationFailed
+from service.foundation.cache import Ref
 from service.foundation.db import Connection, retry_contention
 from service.orders import operations, schemas
 from service.orders.placing import place_order
-from service.products.operations import find_products
+from service.orders.reading import read_order
+from service.products.reading import cached_products
 from service.web.call import Call, parse_id
-from service.web.etags import etag, not_modified
+from service.web.etags import entry_response, etag, version_of
 from service.web.idempotency import answer_response
 from service.web.paging import cut_page, decode_uuid_cursor, encode_cursor, link_next
 from service.web.route import GatedRoute, policy
@@ -29,8 +31,16 @@ _PRIVATE = {"cache-control": "private, no-cache", "vary": "Authorization"}
 Operation = Callable[..., Awaitable[Record]]
 
 
+def _lines_of(arguments: Mapping[str, Any]) -> Sequence[Ref]:
+    return [("product", line.sku) for line in arguments["body"].lines]
+
+
+def _order_of(arguments: Mapping[str, Any]) -> Sequence[Ref]:
+    return [("order", arguments["order_id"])]
+
+
 @router.post("/orders", status_code=201, response_model=schemas.OrderOut)
-@policy("orders:write", keyed=True, problems=("price-changed",))
+@policy("orders:write", cost=5, lane="critical", keyed=True, problems=("price-changed",), peeks=_lines_of)
 async def place(call: Call, body: schemas.PlaceOrder) -> Response:
     """Place an order. Prices come from the catalogue; a retry with the same key gets the same answer."""
     if call.resources.backlog_rows >= call.resources.settings.orders.backlog_cap:
@@ -38,8 +48,7 @@ async def place(call: Call, body: schemas.PlaceOrder) -> Response:
     customer_id = _customer_of(call, body)
 
     async def prices(skus: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
-        async with call.db.connection() as connection:
-            return await find_products(connection, skus)
+        return await cached_products(call.cache, call.db, skus, peeks=call.peeks)
 
     now = call.resources.clock.now()
     answer = await place_order(call.db, body, call.keyed, prices=prices, customer_id=customer_id, now=now, retention=call.retention)
@@ -57,21 +66,18 @@ def _customer_of(call: Call, body: schemas.PlaceOrder) -> str:
 
 
 @router.get("/orders/{order_id}", response_model=schemas.OrderOut, responses={304: {"description": "Not modified"}})
-@policy("orders:read", problems=("not-found",))
+@policy("orders:read", problems=("not-found",), peeks=_order_of)
 async def get(call: Call, order_id: str) -> Response:
     """One order. Somebody else's order is the same 404 as a missing one."""
-    async with call.db.connection() as connection:
-        row = await operations.get_order(connection, parse_id(order_id))
-    if not call.caller.may_see(row["customer_id"]):
+    entry = await read_order(call.cache, call.db, parse_id(order_id), peeks=call.peeks)
+    # After the cache, on the owner inside the payload: what is cached is the same for everybody.
+    if not entry.exists or not call.caller.may_see(entry.value["customer_id"]):
         raise NotFound
-    headers = _headers(row)
-    if not_modified(call.headers.get("if-none-match"), headers["etag"]):
-        return Response(status_code=304, headers=_PRIVATE | {"etag": headers["etag"]})
-    return Response(_body(row), headers=_PRIVATE | headers)
+    return entry_response(call, entry, schemas.REPRESENTATION)
 
 
 @router.get("/orders", response_model=schemas.OrderPage)
-@policy("orders:read", problems=("invalid-cursor",))
+@policy("orders:read", cost=2, lane="sheddable", problems=("invalid-cursor",))
 async def list_(call: Call, query: Annotated[schemas.OrderListQuery, Query()]) -> Response:
     """Newest first. Operators, auditors and admins see all customers' orders or one customer's."""
     if query.customer_id is not None and not call.caller.may_see(query.customer_id):
@@ -79,9 +85,7 @@ async def list_(call: Call, query: Annotated[schemas.OrderListQuery, Query()]) -
     owner = query.customer_id if call.caller.sees_all else call.caller.subject
     before = decode_uuid_cursor("order", query.cursor)
     async with call.db.connection() as connection:
-        rows = await operations.list_orders(
-            connection, operations.OrderFilter(owner, query.status), before=before, limit=query.limit + 1
-        )
+        rows = await operations.list_orders(connection, operations.OrderFilter(owner, query.status), before=before, limit=query.limit + 1)
     page, more = cut_page(rows, query.limit)
     cursor = encode_cursor("order", str(page[-1]["id"])) if more else None
     headers = {"content-type": "application/json", **_PRIVATE}
@@ -103,14 +107,14 @@ async def timeline(call: Call, order_id: str) -> Response:
 
 
 @router.post("/orders/{order_id}/cancel", response_model=schemas.OrderOut)
-@policy("orders:write", keyed=True, if_match=True, problems=("not-found", "invalid-transition"))
+@policy("orders:write", cost=5, lane="critical", keyed=True, if_match=True, problems=("not-found", "invalid-transition"))
 async def cancel(call: Call, order_id: str, body: schemas.Empty) -> Response:
     """Cancel an order that is placed, reserved or paid; stock and money go back."""
     return await _change(call, order_id, operations.cancel_order)
 
 
 @router.post("/orders/{order_id}/ship", response_model=schemas.OrderOut)
-@policy("orders:fulfil", keyed=True, if_match=True, problems=("not-found", "invalid-transition"))
+@policy("orders:fulfil", cost=5, lane="critical", keyed=True, if_match=True, problems=("not-found", "invalid-transition"))
 async def ship(call: Call, order_id: str, body: schemas.Empty) -> Response:
     """Ship a paid order."""
     return await _change(call, order_id, operations.ship_order)
@@ -133,7 +137,9 @@ async def _change(call: Call, order_id: str, operation: Operation) -> Response:
             answer = StoredAnswer(200, _headers(row), _body(row))
             return await store_answer(connection, call.keyed, answer, retention=call.retention)
 
-    return answer_response(await retry_contention(attempt))
+    answer = await retry_contention(attempt)
+    await call.cache.invalidate_after_commit("order", order_id, version_of(answer.headers["etag"]))
+    return answer_response(answer)
 
 
 async def _visible(connection: Connection, call: Call, order_id: str) -> UUID:

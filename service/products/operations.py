@@ -49,14 +49,14 @@ _BUMP: Final = Statement(
     .returning(product.c.version)
 )
 _ADD_STOCK: Final = Statement(
-    update(stock).where(stock.c.sku == bindparam("match_sku")).values(available=stock.c.available + bindparam("quantity", type_=stock.c.available.type))
+    update(stock)
+    .where(stock.c.sku == bindparam("match_sku"))
+    .values(available=stock.c.available + bindparam("quantity", type_=stock.c.available.type))
 )
 _LEDGER: Final = Statement(
     insert(stock_ledger).values(ref_id=bindparam("ref_id"), sku=bindparam("sku"), kind=bindparam("kind"), quantity=bindparam("quantity"))
 )
-_HELD_SKUS: Final = Statement(
-    select(stock_ledger.c.sku).where(stock_ledger.c.ref_id == bindparam("order_id"), stock_ledger.c.kind == "reserve")
-)
+_HELD_SKUS: Final = Statement(select(stock_ledger.c.sku).where(stock_ledger.c.ref_id == bindparam("order_id"), stock_ledger.c.kind == "reserve"))
 _LOCK: Final = load_sql(__file__, "reserve_lock.sql")
 _RESERVE: Final = load_sql(__file__, "reserve_stock.sql")
 _RELEASE: Final = load_sql(__file__, "release_stock.sql")
@@ -89,7 +89,8 @@ async def get_product(connection: Connection, sku: str) -> Record:
 
 async def list_products(connection: Connection, *, after: str, limit: int) -> list[Record]:
     """Up to `limit` rows by SKU after `after` (keyset)."""
-    return await connection.fetch(*_PAGE(after=after, limit=limit))
+    rows: list[Record] = await connection.fetch(*_PAGE(after=after, limit=limit))
+    return rows
 
 
 async def get_availability(connection: Connection, sku: str) -> int:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from service.answers import StoredAnswer, lock_key, store_answer
-from service.errors import PreconditionFailed
+from service.errors import NotFound, PreconditionFailed
+from service.foundation.cache import Ref
 from service.foundation.db import retry_contention
 from service.products import operations, schemas
+from service.products.reading import read_product
 from service.web.call import Call
-from service.web.etags import etag, not_modified
+from service.web.etags import entry_response, etag, version_of
 from service.web.idempotency import answer_response
 from service.web.paging import cut_page, decode_cursor, encode_cursor, link_next
 from service.web.route import GatedRoute, policy
@@ -21,10 +24,15 @@ from service.web.route import GatedRoute, policy
 router = APIRouter(prefix="/v1", tags=["products"], route_class=GatedRoute)
 
 _PRIVATE = {"content-type": "application/json", "cache-control": "private, no-cache", "vary": "Authorization"}
+_AVAILABILITY_MS = 1_000
+
+
+def _product_of(arguments: Mapping[str, Any]) -> Sequence[Ref]:
+    return [("product", arguments["sku"])]
 
 
 @router.get("/products", response_model=schemas.ProductPage)
-@policy("catalog:read", problems=("invalid-cursor",))
+@policy("catalog:read", cost=2, lane="sheddable", problems=("invalid-cursor",))
 async def list_(call: Call, query: Annotated[schemas.ProductListQuery, Query()]) -> Response:
     """The catalogue by SKU."""
     after = "" if query.cursor is None else decode_cursor("product", query.cursor)
@@ -39,28 +47,31 @@ async def list_(call: Call, query: Annotated[schemas.ProductListQuery, Query()])
 
 
 @router.get("/products/{sku}", response_model=schemas.ProductOut, responses={304: {"description": "Not modified"}})
-@policy("catalog:read", problems=("not-found",))
+@policy("catalog:read", problems=("not-found",), peeks=_product_of)
 async def get(call: Call, sku: str) -> Response:
     """One product."""
-    async with call.db.connection() as connection:
-        row = await operations.get_product(connection, sku)
-    tag = etag(row["version"], schemas.REPRESENTATION)
-    if not_modified(call.headers.get("if-none-match"), tag):
-        return Response(status_code=304, headers={"etag": tag, "cache-control": _PRIVATE["cache-control"], "vary": _PRIVATE["vary"]})
-    return Response(orjson.dumps(schemas.present_product(row)), headers=_PRIVATE | {"etag": tag})
+    entry = await read_product(call.cache, call.db, sku, peeks=call.peeks)
+    if not entry.exists:
+        raise NotFound
+    return entry_response(call, entry, schemas.REPRESENTATION)
 
 
 @router.get("/products/{sku}/availability", response_model=schemas.Availability)
 @policy("catalog:read", problems=("not-found",))
 async def availability(call: Call, sku: str) -> Response:
     """Pieces left; advisory, only a reservation decides."""
-    async with call.db.connection() as connection:
-        available = await operations.get_availability(connection, sku)
-    return Response(orjson.dumps({"sku": sku, "available": available}), headers=_PRIVATE)
+
+    async def load() -> bytes:
+        async with call.db.connection() as connection:
+            available = await operations.get_availability(connection, sku)
+        return orjson.dumps({"sku": sku, "available": available})
+
+    body = await call.cache.short_lived(f"availability:{sku}", _AVAILABILITY_MS, load, use_redis=call.peeks is not None)
+    return Response(body, headers=_PRIVATE)
 
 
 @router.patch("/products/{sku}", response_model=schemas.ProductOut)
-@policy("catalog:write", if_match=True, problems=("not-found",))
+@policy("catalog:write", cost=5, lane="critical", if_match=True, problems=("not-found",))
 async def change(call: Call, sku: str, body: schemas.ProductPatch) -> Response:
     """Change name, price or activity; the version grows by one."""
 
@@ -71,6 +82,7 @@ async def change(call: Call, sku: str, body: schemas.ProductPatch) -> Response:
             except PreconditionFailed as error:
                 current = int(str(error.extra["current_version"]))
                 raise PreconditionFailed(headers={"etag": etag(current, schemas.REPRESENTATION)}) from error
+        await call.cache.invalidate_after_commit("product", sku, row["version"])
         tag = etag(row["version"], schemas.REPRESENTATION)
         return Response(orjson.dumps(schemas.present_product(row)), headers=_PRIVATE | {"etag": tag})
 
@@ -78,7 +90,7 @@ async def change(call: Call, sku: str, body: schemas.ProductPatch) -> Response:
 
 
 @router.post("/products/{sku}/restock", response_model=schemas.Restocked)
-@policy("catalog:write", keyed=True, problems=("not-found",))
+@policy("catalog:write", cost=5, lane="critical", keyed=True, problems=("not-found",))
 async def restock(call: Call, sku: str, body: schemas.Restock) -> Response:
     """Add pieces to stock, once per key."""
 
@@ -92,4 +104,6 @@ async def restock(call: Call, sku: str, body: schemas.Restock) -> Response:
             headers = {"content-type": "application/json", "etag": etag(version, schemas.REPRESENTATION)}
             return await store_answer(connection, call.keyed, StoredAnswer(200, headers, content), retention=call.retention)
 
-    return answer_response(await retry_contention(attempt))
+    answer = await retry_contention(attempt)
+    await call.cache.invalidate_after_commit("product", sku, version_of(answer.headers["etag"]))
+    return answer_response(answer)

@@ -10,14 +10,17 @@ from starlette.requests import Request
 
 from service.answers import KeyedRequest
 from service.errors import NotFound
+from service.foundation.cache import Cache, Peeks
 from service.foundation.clock import Clock, SystemClock
 from service.foundation.db import Database
 from service.foundation.lifecycle import Lifecycle
 from service.foundation.redis import RedisClient
 from service.settings import Settings
+from service.web.admission import Admission
 from service.web.auth import Authenticator, Caller
 from service.web.etags import required_version
 from service.web.jwks import KeySet
+from service.web.ratelimit import AddressShield, Limiter
 
 
 @dataclass(slots=True)
@@ -28,6 +31,10 @@ class Resources:
     lifecycle: Lifecycle
     db: Database
     redis: RedisClient
+    cache: Cache
+    limiter: Limiter
+    shield: AddressShield
+    admission: Admission
     keys: KeySet
     authenticator: Authenticator
     clock: Clock = field(default_factory=SystemClock)
@@ -40,6 +47,8 @@ class Call(Request):
 
     caller: Caller
     keyed: KeyedRequest
+    # What the limiter's pipeline saw of the route's objects; None once Redis failed this request.
+    peeks: Peeks | None
 
     @property
     def resources(self) -> Resources:
@@ -49,6 +58,10 @@ class Call(Request):
     @property
     def db(self) -> Database:
         return self.resources.db
+
+    @property
+    def cache(self) -> Cache:
+        return self.resources.cache
 
     @property
     def request_id(self) -> str:

@@ -9,7 +9,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from starlette.requests import Request
+from starlette.responses import Response
+
 from service.errors import InvalidPrecondition, PreconditionRequired
+from service.foundation.cache import Entry
 
 _ETAG: Final = re.compile(r'"([1-9][0-9]{0,8})\.[0-9]{1,4}"')
 
@@ -25,6 +29,21 @@ def not_modified(if_none_match: str | None, current: str) -> bool:
         return False
     tags = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
     return current in tags or "*" in tags
+
+
+def version_of(tag: str) -> int:
+    """The version in one of our own ETags."""
+    return int(tag[1:].partition(".")[0])
+
+
+def entry_response(call: Request, entry: Entry, representation: int) -> Response:
+    """A cached object as 200, or 304 if the caller has it; `Age` says how old the copy is."""
+    headers = {"etag": etag(entry.version, representation), "cache-control": "private, no-cache", "vary": "Authorization"}
+    if entry.age_s >= 1:
+        headers["age"] = str(int(entry.age_s))
+    if not_modified(call.headers.get("if-none-match"), headers["etag"]):
+        return Response(status_code=304, headers=headers)
+    return Response(entry.data, headers=headers, media_type="application/json")
 
 
 def required_version(if_match: list[str]) -> int:

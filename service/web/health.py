@@ -29,7 +29,7 @@ class OpsApp:
         self._lifecycle = lifecycle
         self._degraded = degraded
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         status, content_type, body = self._answer(scope["path"])
@@ -40,7 +40,7 @@ class OpsApp:
     def _answer(self, path: str) -> tuple[int, str, bytes]:
         if path == "/metrics":
             self._lifecycle.oldest_beat_s()
-            return 200, exposition.CONTENT_TYPE_LATEST, exposition.generate_latest(metrics.registry)
+            return 200, exposition.CONTENT_TYPE_LATEST, exposition.generate_latest(metrics.registry)  # type: ignore[no-untyped-call]
         checks = {"/health/startup": self._startup, "/health/live": self._live, "/health/ready": self._ready}
         if path not in checks:
             return 404, "application/json", b'{"status":"no such page"}'

@@ -1,6 +1,7 @@
 """A route that runs the gates in their order before the endpoint, and validates bytes once.
 
-    token → scope → key header → body (deadline, cap) → strict JSON → model → endpoint
+    admission look → address bucket → token → scope → key header → body (deadline, cap) → strict JSON
+    → model (a failure is held) → principal bucket + cache peeks (one Redis pipeline) → slot → endpoint
 
 FastAPI still reads the signature for OpenAPI; only its request handling is replaced, because with
 `Depends(auth)` a stranger's body is read in full and malformed JSON answers 422 before 401.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, get_type_hints
 
@@ -21,13 +22,16 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.answers import KeyedRequest, fingerprint
-from service.errors import DependencyUnavailable, FieldError, ServiceError, ValidationFailed
+from service.errors import DependencyUnavailable, FieldError, ServiceError, Unauthenticated, ValidationFailed
 from service.foundation import failpoints
+from service.foundation.cache import Ref
+from service.web.admission import Lane
 from service.web.body import parse_json, read_body
 from service.web.call import Call
 from service.web.idempotency import read_key
 from service.web.problems import field_errors, problem_examples, problem_response
 
+PeekAt = Callable[[Mapping[str, Any]], Sequence[Ref]]
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Awaitable[Response]])
 _WRITES: Final = frozenset({"POST", "PATCH"})
 _ALWAYS: Final = (
@@ -47,21 +51,40 @@ _MATCH_HEADER: Final = {
 }  # fmt: skip
 
 
+def _peek_at_nothing(_arguments: Mapping[str, Any]) -> Sequence[Ref]:
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Who may call a route, and what it needs besides."""
+    """Who may call a route, what a call costs, which lane it takes, and what it needs besides.
+
+    `peeks` names the cached objects a call will read, from its arguments: they travel with the limiter's charge.
+    """
 
     scope: str
-    keyed: bool = False
-    if_match: bool = False
-    problems: tuple[str, ...] = ()
+    cost: int
+    lane: Lane
+    keyed: bool
+    if_match: bool
+    problems: tuple[str, ...]
+    peeks: PeekAt
 
 
-def policy(scope: str, *, keyed: bool = False, if_match: bool = False, problems: tuple[str, ...] = ()) -> Callable[[Endpoint], Endpoint]:
+def policy(
+    scope: str,
+    *,
+    cost: int = 1,
+    lane: Lane = "normal",
+    keyed: bool = False,
+    if_match: bool = False,
+    problems: tuple[str, ...] = (),
+    peeks: PeekAt = _peek_at_nothing,
+) -> Callable[[Endpoint], Endpoint]:
     """Declare an endpoint's policy; every route must have one."""
 
     def declare(endpoint: Endpoint) -> Endpoint:
-        endpoint.__policy__ = Policy(scope, keyed, if_match, problems)  # type: ignore[attr-defined]
+        endpoint.__policy__ = Policy(scope, cost, lane, keyed, if_match, problems, peeks)  # type: ignore[attr-defined]
         return endpoint
 
     return declare
@@ -113,21 +136,40 @@ class GatedRoute(APIRoute):
         await response(scope, receive, send)
 
     async def _run_gates(self, call: Call) -> Response:
-        resources = call.resources
-        call.caller = await resources.authenticator.authenticate(call.headers)
+        resources, wanted = call.resources, self.policy
+        resources.admission.look(wanted.lane)
+        resources.shield.charge(call.scope)
+        await self._authenticate(call)
+        key = read_key(call.headers) if wanted.keyed else None
+        arguments: dict[str, Any] = {name: call.path_params[name] for name in self._path_names}
+        raw, held = await self._read_input(call, arguments)
+        # An input that is not valid is charged like any other, but nothing is looked up for it.
+        verdict = await resources.limiter.charge(call.caller, wanted.cost, () if held else wanted.peeks(arguments))
+        call.peeks = verdict.peeks
+        try:
+            if held is not None:
+                raise held
+            if key is not None:
+                principal = call.caller.subject
+                call.keyed = KeyedRequest(principal, key, fingerprint(call.method, call.url.path, principal, raw))
+            async with resources.admission.slot(wanted.lane):
+                response = await self._run_endpoint(call, arguments)
+        except ServiceError as error:
+            response = problem_response(error, request_id=call.request_id)
+        response.headers.update(verdict.headers)
+        return response
+
+    async def _authenticate(self, call: Call) -> None:
+        try:
+            call.caller = await call.resources.authenticator.authenticate(call.headers)
+        except Unauthenticated:
+            call.resources.shield.charge(call.scope, failed_token=True)
+            raise
         call.scope["state"]["caller"] = call.caller
         call.caller.require(self.policy.scope)
-        key = read_key(call.headers) if self.policy.keyed else None
-        arguments: dict[str, Any] = {name: call.path_params[name] for name in self._path_names}
-        raw: Any = None
-        if self._body is not None:
-            raw, arguments["body"] = await self._read_model(call, self._body)
-        if self._query is not None:
-            arguments["query"] = _read_query(call, self._query)
-        if key is not None:
-            principal = call.caller.subject
-            call.keyed = KeyedRequest(principal, key, fingerprint(call.method, call.url.path, principal, raw))
-        http = resources.settings.http
+
+    async def _run_endpoint(self, call: Call, arguments: dict[str, Any]) -> Response:
+        http = call.resources.settings.http
         deadline_ms = http.write_deadline_ms if call.method in _WRITES else http.read_deadline_ms
         try:
             async with asyncio.timeout(deadline_ms / 1000):
@@ -137,10 +179,23 @@ class GatedRoute(APIRoute):
         await failpoints.hit("after-commit-before-response")
         return response
 
+    async def _read_input(self, call: Call, arguments: dict[str, Any]) -> tuple[Any, ValidationFailed | None]:
+        """Fill `body` and `query` into the arguments; (the body as parsed, what is wrong with the input)."""
+        raw: Any = None
+        try:
+            if self._body is not None:
+                raw, arguments["body"] = await self._read_model(call, self._body)
+            if self._query is not None:
+                arguments["query"] = _read_query(call, self._query)
+        except ValidationFailed as invalid:
+            return raw, invalid
+        return raw, None
+
     async def _read_model(self, call: Call, model: type[BaseModel]) -> tuple[Any, BaseModel]:
         http = call.resources.settings.http
         optional = not model.model_fields
-        body = await read_body(call, http, required=not optional)
+        async with call.resources.admission.receiving():
+            body = await read_body(call, http, required=not optional)
         raw = {} if optional and not body else parse_json(body, max_depth=http.json_depth)
         try:
             return raw, model.model_validate(raw)

@@ -35,6 +35,7 @@ class Servers:
             "DATABASE_URL": self.postgres.url,
             "REDIS_URL": self.redis.url,
             "APP_ENV": "test",
+            "APP_PROFILE": "load",  # lifted limits; tests of the limits set their own
             "APP_AUTH_ISSUER": f"http://127.0.0.1:{self.base_port + 103}",
             "APP_AUTH_JWKS_URL": f"http://127.0.0.1:{self.base_port + 103}/.well-known/jwks.json",
             "APP_PAYMENTS_URL": f"http://127.0.0.1:{self.base_port + 104}",

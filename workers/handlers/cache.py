@@ -14,7 +14,7 @@ from workers.handling import Context
 
 async def on_event(event: Envelope, context: Context) -> str:
     """No version below the event's may be served any more."""
-    await context.cache.invalidate(event.type.partition(".")[0], event.aggregate_id, event.version)
+    await context.cache.invalidate(event.event_type.partition(".")[0], event.aggregate_id, event.version)
     return "applied"
 
 

@@ -17,7 +17,7 @@ async def on_event(event: Envelope, context: Context) -> str:
     """Tell the customer."""
     order = event.body(OrderEvent)
     await context.sink.send({
-        "event_id": str(event.event_id), "type": event.type, "order_id": event.aggregate_id,
+        "event_id": str(event.event_id), "type": event.event_type, "order_id": event.aggregate_id,
         "customer_id": order.customer_id, "version": event.version, "at": event.at.isoformat(),
     })  # fmt: skip
     async with context.db.transaction() as connection:

@@ -34,9 +34,7 @@ _INTENT: Final = Statement(
     .on_conflict_do_nothing(index_elements=["idempotency_key"])
 )  # fmt: skip
 _FIND: Final = Statement(select(payment).where(payment.c.idempotency_key == bindparam("key")))
-_AGE: Final = Statement(
-    select(extract("epoch", func.now() - payment.c.created_at)).where(payment.c.idempotency_key == bindparam("key"))
-)
+_AGE: Final = Statement(select(extract("epoch", func.now() - payment.c.created_at)).where(payment.c.idempotency_key == bindparam("key")))
 _SETTLE: Final = Statement(
     update(payment).where(payment.c.idempotency_key == bindparam("match_key")).values(state=bindparam("state"), updated_at=func.now())
 )

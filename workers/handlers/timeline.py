@@ -31,7 +31,7 @@ async def on_event(event: Envelope, context: Context) -> str:
     detail: dict[str, Any] = {"reason": order.reason} if isinstance(order, OrderRejected) else {}
     async with context.db.connection() as connection:
         added = await connection.fetchval(
-            *_ADD(order_id=UUID(event.aggregate_id), version=event.version, type=event.type, at=event.at, detail=detail)
+            *_ADD(order_id=UUID(event.aggregate_id), version=event.version, type=event.event_type, at=event.at, detail=detail)
         )
     return "duplicate" if added is None else "applied"
 

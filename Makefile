@@ -1,0 +1,54 @@
+# Thin doors: each target is one command you could type yourself.
+.DEFAULT_GOAL := help
+SHELL := bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/python -m pytest
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help
+help: ## this page
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.local: requirements/local.txt pyproject.toml
+	@echo "setting up $(VENV) (once, about a minute)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/local.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.local requirements/dev.txt
+	@echo "adding the tools for tests (once, about half a minute)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+.PHONY: setup up demo
+setup: $(VENV)/.dev ## make .venv with everything, from hash-pinned requirements
+up: $(VENV)/.local ## start the whole stack here; prints a ready line
+	@exec $(BIN)/plumbline up $(ARGS)
+demo: $(VENV)/.local ## one scene a promise, on the running stack or its own
+	@exec $(BIN)/plumbline demo $(ARGS)
+
+.PHONY: test test-fast test-kafka test-memory test-faults
+test: $(VENV)/.dev ## unit, integration and story tests on real servers (≤ 5 min)
+	$(RUN) tests/unit tests/budgets tests/integration tests/stories
+test-fast: $(VENV)/.dev ## what needs no server (≤ 20 s)
+	$(RUN) tests/unit tests/budgets
+
+.PHONY: check format requirements
+check: $(VENV)/.dev ## formatter, linter, types, floors, budgets, schema drift
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(RUN) tests/budgets
+format: $(VENV)/.dev ## let the formatter and linter repair what they can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+requirements: $(VENV)/.dev ## compile pyproject.toml into hash-pinned requirement files
+	for set in "runtime" "local --extra embedded -c requirements/runtime.txt" "dev --extra dev -c requirements/local.txt"; do \
+	  set -- $$set; name=$$1; shift; \
+	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
+	    --no-emit-package plumbline --custom-compile-command 'make requirements' pyproject.toml "$$@" -o requirements/$$name.txt || exit 1; \
+	done

@@ -1,0 +1,67 @@
+"""What operators see, over HTTP."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from service.admin import operations, schemas
+from service.foundation import status
+from service.foundation.redis import RedisAway
+from service.web.call import Call, Resources, parse_id
+from service.web.paging import cut_page, decode_uuid_cursor, encode_cursor, link_next
+from service.web.route import GatedRoute, policy
+
+router = APIRouter(prefix="/v1/admin", tags=["admin"], route_class=GatedRoute)
+
+_NO_STORE = {"content-type": "application/json", "cache-control": "no-store"}
+
+
+@router.get("/dead-letters", response_model=schemas.DeadLetterPage)
+@policy("ops:admin", problems=("invalid-cursor",))
+async def dead_letters(call: Call, query: Annotated[schemas.DeadLetterQuery, Query()]) -> Response:
+    """Newest first; without `status` all of them."""
+    before = decode_uuid_cursor("dead-letter", query.cursor)
+    async with call.db.connection() as connection:
+        rows = await operations.list_dead_letters(connection, status=query.status, consumer=query.consumer, before=before, limit=query.limit + 1)
+    page, more = cut_page(rows, query.limit)
+    cursor = encode_cursor("dead-letter", str(page[-1]["id"])) if more else None
+    headers = dict(_NO_STORE)
+    if cursor is not None:
+        headers["link"] = link_next("/v1/admin/dead-letters", query.model_dump(), cursor)
+    return Response(orjson.dumps({"items": [schemas.present_dead_letter(row) for row in page], "next_cursor": cursor}), headers=headers)
+
+
+@router.get("/dead-letters/{letter_id}", response_model=schemas.DeadLetterDetail)
+@policy("ops:admin", problems=("not-found",))
+async def dead_letter(call: Call, letter_id: str) -> Response:
+    """One dead letter with its headers and the beginning of its payload."""
+    async with call.db.connection() as connection:
+        row = await operations.get_dead_letter(connection, parse_id(letter_id))
+    return Response(orjson.dumps(schemas.present_detail(row)), headers=_NO_STORE)
+
+
+@router.get("/overview", response_model=schemas.Overview)
+@policy("ops:admin")
+async def overview(call: Call) -> Response:
+    """Orders, outbox, groups, dead letters and this process, in one look."""
+    resources = call.resources
+    async with call.db.connection() as connection:
+        found = await operations.overview(connection, stuck_after_s=resources.settings.orders.expire_after_s)
+    try:
+        groups: dict[str, Any] | None = await status.read(resources.redis)
+    except RedisAway:
+        groups = None
+    return Response(orjson.dumps(found | {"groups": groups, "process": _process(resources)}), headers=_NO_STORE)
+
+
+def _process(resources: Resources) -> dict[str, Any]:
+    return {
+        "in_flight": resources.admission.in_flight,
+        "limit": resources.admission.limit,
+        "breakers": {breaker.name: breaker.state for breaker in (resources.db.breaker, resources.redis.breaker)},
+        "cache": resources.cache.hit_ratios(),
+    }

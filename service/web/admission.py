@@ -1,0 +1,105 @@
+"""How much this process works on at once: a fixed limit (Little's law), three lanes, a short wait, then 503.
+
+critical (writes) may use all slots, normal reads 85 %, sheddable lists 60 %: under overload lists go first.
+Looked at before anything costs; taken after the body is complete, so that slow senders hold no slot.
+Why fixed and not adaptive: docs/adr/0017. Tests: tests/unit/test_admission.py, tests/stories (H1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final, Literal
+
+from service.errors import Overloaded
+from service.foundation import metrics
+
+Lane = Literal["critical", "normal", "sheddable"]
+
+_SHARES: Final[dict[Lane, float]] = {"critical": 1.0, "normal": 0.85, "sheddable": 0.6}
+_MAX_WAITING: Final = 256
+_MAX_RECEIVING: Final = 512
+
+
+class Admission:
+    """Slots of one process; one event loop owns it."""
+
+    def __init__(self, limit: int, *, wait_s: float) -> None:
+        self.limit = limit
+        self.in_flight = 0
+        self._wait_s = wait_s
+        self._caps = {lane: max(1, int(limit * share)) for lane, share in _SHARES.items()}
+        self._waiting: dict[Lane, deque[asyncio.Future[None]]] = {lane: deque() for lane in _SHARES}
+        self._receiving = 0
+        metrics.admission_limit.set(limit)
+
+    def look(self, lane: Lane) -> None:
+        """Raises `Overloaded` if waiting would be pointless; costs two comparisons."""
+        if self.in_flight >= self._caps[lane] and len(self._waiting[lane]) >= min(_MAX_WAITING, self.limit):
+            self._shed(lane)
+
+    @asynccontextmanager
+    async def receiving(self) -> AsyncIterator[None]:
+        """A body is being received: bounded apart from the slots. Raises `Overloaded`."""
+        if self._receiving >= _MAX_RECEIVING:
+            self._shed("normal")
+        self._receiving += 1
+        try:
+            yield
+        finally:
+            self._receiving -= 1
+
+    @asynccontextmanager
+    async def slot(self, lane: Lane) -> AsyncIterator[None]:
+        """Work on one request. Raises `Overloaded` when no slot is free within the wait."""
+        if self.in_flight < self._caps[lane] and not self._waiting[lane]:
+            self.in_flight += 1
+        else:
+            await self._wait(lane)
+        metrics.admission_in_flight.set(self.in_flight)
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+            self._wake()
+
+    async def _wait(self, lane: Lane) -> None:
+        if len(self._waiting[lane]) >= _MAX_WAITING:
+            self._shed(lane)
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[lane].append(turn)
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await turn
+        except TimeoutError:
+            if not self._give_back(turn):
+                self._shed(lane)
+        except asyncio.CancelledError:
+            if self._give_back(turn):
+                self.in_flight -= 1
+                self._wake()
+            raise
+        finally:
+            if turn in self._waiting[lane]:
+                self._waiting[lane].remove(turn)
+
+    @staticmethod
+    def _give_back(turn: asyncio.Future[None]) -> bool:
+        """True if the slot was handed over in the very moment of giving up."""
+        return turn.done() and not turn.cancelled()
+
+    def _wake(self) -> None:
+        for lane in _SHARES:
+            waiting = self._waiting[lane]
+            while waiting and self.in_flight < self._caps[lane]:
+                turn = waiting.popleft()
+                if not turn.done():
+                    self.in_flight += 1
+                    turn.set_result(None)
+
+    @staticmethod
+    def _shed(lane: Lane) -> None:
+        metrics.shed.labels(lane).inc()
+        raise Overloaded
