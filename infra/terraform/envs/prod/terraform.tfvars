@@ -17,10 +17,10 @@ interface_endpoints = ["ecr.api", "ecr.dkr", "sts", "secretsmanager", "logs", "k
 log_retention_days  = 365
 
 cluster = {
-  version   = "1.35"
-  node_type = "m7g.large"
-  nodes_min = 3
-  nodes_max = 9
+  version             = "1.35"
+  node_type           = "m7g.large"
+  nodes_min           = 3
+  nodes_max           = 9
   public_access_cidrs = []
 }
 
@@ -47,7 +47,7 @@ kafka = {
 }
 
 registry = {
-  create = true
+  create           = true
   pull_account_ids = ["111122223333", "444455556666"]
 }
 

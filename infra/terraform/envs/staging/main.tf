@@ -40,23 +40,23 @@ module "environment" {
     aws.us_east_1 = aws.us_east_1
   }
 
-  environment = var.environment
-  account_id = var.account_id
-  region = var.region
-  az_ids = var.az_ids
-  vpc_cidr = var.vpc_cidr
-  nat_gateway_count = var.nat_gateway_count
+  environment         = var.environment
+  account_id          = var.account_id
+  region              = var.region
+  az_ids              = var.az_ids
+  vpc_cidr            = var.vpc_cidr
+  nat_gateway_count   = var.nat_gateway_count
   interface_endpoints = var.interface_endpoints
-  domain_name = var.domain_name
-  host_labels = var.host_labels
-  log_retention_days = var.log_retention_days
-  cluster = var.cluster
-  database = var.database
-  cache = var.cache
-  kafka = var.kafka
-  registry = var.registry
-  edge = var.edge
-  load_balancer = var.load_balancer
+  domain_name         = var.domain_name
+  host_labels         = var.host_labels
+  log_retention_days  = var.log_retention_days
+  cluster             = var.cluster
+  database            = var.database
+  cache               = var.cache
+  kafka               = var.kafka
+  registry            = var.registry
+  edge                = var.edge
+  load_balancer       = var.load_balancer
 }
 
 # Warnings, not errors: the first apply cannot know either.

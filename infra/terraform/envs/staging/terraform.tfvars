@@ -17,10 +17,10 @@ interface_endpoints = ["ecr.api", "ecr.dkr", "sts", "secretsmanager", "logs", "k
 log_retention_days  = 90
 
 cluster = {
-  version   = "1.35"
-  node_type = "m7g.large"
-  nodes_min = 2
-  nodes_max = 6
+  version             = "1.35"
+  node_type           = "m7g.large"
+  nodes_min           = 2
+  nodes_max           = 6
   public_access_cidrs = []
 }
 
@@ -47,7 +47,7 @@ kafka = {
 }
 
 registry = {
-  create = false
+  create           = false
   pull_account_ids = []
 }
 

@@ -1,21 +1,21 @@
 output "endpoint" {
   description = "Writer."
-  value = aws_rds_cluster.this.endpoint
+  value       = aws_rds_cluster.this.endpoint
 }
 
 output "reader_endpoint" {
   description = "Readers."
-  value = aws_rds_cluster.this.reader_endpoint
+  value       = aws_rds_cluster.this.reader_endpoint
 }
 
 output "cluster_resource_id" {
   description = "Part of rds-db:connect; changes when the cluster is replaced."
-  value = aws_rds_cluster.this.cluster_resource_id
+  value       = aws_rds_cluster.this.cluster_resource_id
 }
 
 output "owner_secret_arn" {
   description = "Secret with the owner's password, made and rotated by RDS."
-  value = one(aws_rds_cluster.this.master_user_secret[*].secret_arn)
+  value       = one(aws_rds_cluster.this.master_user_secret[*].secret_arn)
 }
 
 output "posture" {

@@ -1,26 +1,26 @@
 output "name_servers" {
   description = "To be set at the parent domain."
-  value = aws_route53_zone.this.name_servers
+  value       = aws_route53_zone.this.name_servers
 }
 
 output "ds_record" {
   description = "To be set at the parent domain after the name servers (null without DNSSEC)."
-  value = one(aws_route53_key_signing_key.this[*].ds_record)
+  value       = one(aws_route53_key_signing_key.this[*].ds_record)
 }
 
 output "certificate_arn" {
   description = "For the chart: ingress.certificateArn."
-  value = aws_acm_certificate.this.arn
+  value       = aws_acm_certificate.this.arn
 }
 
 output "web_acl_arn" {
   description = "For the chart: ingress.wafAclArn."
-  value = aws_wafv2_web_acl.this.arn
+  value       = aws_wafv2_web_acl.this.arn
 }
 
 output "access_logs_bucket" {
   description = "For the chart: ingress.accessLogsBucket."
-  value = aws_s3_bucket.logs.id
+  value       = aws_s3_bucket.logs.id
 }
 
 output "posture" {

@@ -1,21 +1,21 @@
 output "cluster_name" {
   description = "Name of the cluster."
-  value = aws_eks_cluster.this.name
+  value       = aws_eks_cluster.this.name
 }
 
 output "cluster_arn" {
   description = "ARN of the cluster."
-  value = aws_eks_cluster.this.arn
+  value       = aws_eks_cluster.this.arn
 }
 
 output "cluster_endpoint" {
   description = "API server."
-  value = aws_eks_cluster.this.endpoint
+  value       = aws_eks_cluster.this.endpoint
 }
 
 output "cluster_security_group_id" {
   description = "Group of nodes and pods."
-  value = aws_eks_cluster.this.vpc_config[0].cluster_security_group_id
+  value       = aws_eks_cluster.this.vpc_config[0].cluster_security_group_id
 }
 
 output "posture" {

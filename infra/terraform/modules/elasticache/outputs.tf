@@ -1,11 +1,11 @@
 output "arn" {
   description = "ARN of the replication group (elasticache:Connect)."
-  value = aws_elasticache_replication_group.this.arn
+  value       = aws_elasticache_replication_group.this.arn
 }
 
 output "endpoint" {
   description = "Primary, port 6379, TLS."
-  value = aws_elasticache_replication_group.this.primary_endpoint_address
+  value       = aws_elasticache_replication_group.this.primary_endpoint_address
 }
 
 output "posture" {

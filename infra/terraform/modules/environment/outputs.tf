@@ -17,12 +17,12 @@ output "chart_values" {
 
 output "name_servers" {
   description = "To be set at the parent domain."
-  value = module.edge.name_servers
+  value       = module.edge.name_servers
 }
 
 output "nat_addresses" {
   description = "Public addresses of outgoing requests."
-  value = module.network.nat_addresses
+  value       = module.network.nat_addresses
 }
 
 output "guarded" {

@@ -1,11 +1,11 @@
 output "cluster_arn" {
   description = "ARN; topic and group ARNs are built from it."
-  value = aws_msk_cluster.this.arn
+  value       = aws_msk_cluster.this.arn
 }
 
 output "bootstrap_brokers" {
   description = "KAFKA_BOOTSTRAP, IAM listener (9098)."
-  value = aws_msk_cluster.this.bootstrap_brokers_sasl_iam
+  value       = aws_msk_cluster.this.bootstrap_brokers_sasl_iam
 }
 
 output "posture" {

@@ -24,8 +24,10 @@ resource "aws_vpc" "this" {
 
 # Nobody asked for the default group that AWS makes: emptied, so that a forgotten attachment reaches nothing.
 resource "aws_default_security_group" "this" {
-  vpc_id = aws_vpc.this.id
-  tags   = { Name = "${var.name}-default-empty" }
+  vpc_id  = aws_vpc.this.id
+  ingress = []
+  egress  = []
+  tags    = { Name = "${var.name}-default-empty" }
 }
 
 resource "aws_internet_gateway" "this" {

@@ -1,51 +1,51 @@
 variable "name" {
-  type = string
+  type        = string
   description = "Prefix of every name, as `orders-prod`."
 
   validation {
-    condition = can(regex("^[a-z][a-z0-9-]{2,30}$", var.name))
+    condition     = can(regex("^[a-z][a-z0-9-]{2,30}$", var.name))
     error_message = "Lower-case letters, digits and hyphens, 3 to 31 characters: orders-prod."
   }
 }
 
 variable "kms_key_arn" {
-  type = string
+  type        = string
   description = "Key for data at rest."
 
   validation {
-    condition = can(regex("^arn:aws:", var.kms_key_arn))
+    condition     = can(regex("^arn:aws:", var.kms_key_arn))
     error_message = "The ARN of a KMS key (an output of module kms)."
   }
 }
 
 variable "alerts_topic_arn" {
-  type = string
+  type        = string
   description = "SNS topic that people listen to."
 
   validation {
-    condition = can(regex("^arn:aws:", var.alerts_topic_arn))
+    condition     = can(regex("^arn:aws:", var.alerts_topic_arn))
     error_message = "The ARN of an SNS topic."
   }
 }
 
 variable "visibility_timeout_s" {
-  type = number
+  type        = number
   description = "A consumer must finish within this, or the message is handed out again."
-  default = 60
+  default     = 60
 
   validation {
-    condition = var.visibility_timeout_s >= 30 && var.visibility_timeout_s <= 43200
+    condition     = var.visibility_timeout_s >= 30 && var.visibility_timeout_s <= 43200
     error_message = "30 to 43,200 seconds."
   }
 }
 
 variable "max_receives" {
-  type = number
+  type        = number
   description = "Tries before a message is parked."
-  default = 5
+  default     = 5
 
   validation {
-    condition = var.max_receives >= 2 && var.max_receives <= 20
+    condition     = var.max_receives >= 2 && var.max_receives <= 20
     error_message = "2 to 20."
   }
 }

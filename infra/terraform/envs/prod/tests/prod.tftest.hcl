@@ -25,84 +25,84 @@ override_resource {
 }
 
 run "values" {
-  command = plan
+  command         = plan
   expect_failures = [check.certificate_is_usable, check.names_point_somewhere]
 
   assert {
-    condition = output.posture.nat_gateways == 3
+    condition     = output.posture.nat_gateways == 3
     error_message = "prod has 3 NAT gateway(s)"
   }
   assert {
-    condition = length(output.posture.endpoints) == 7
+    condition     = length(output.posture.endpoints) == 7
     error_message = "prod has 7 interface endpoints"
   }
   assert {
-    condition = output.posture.log_days == 365
+    condition     = output.posture.log_days == 365
     error_message = "logs of prod are kept 365 days"
   }
 
   assert {
-    condition = output.posture.cluster.public_api == false
+    condition     = output.posture.cluster.public_api == false
     error_message = "public API server of prod: false"
   }
   assert {
-    condition = jsonencode(output.posture.cluster.workload_nodes) == jsonencode([3, 9])
+    condition     = jsonencode(output.posture.cluster.workload_nodes) == jsonencode([3, 9])
     error_message = "workload nodes of prod: [3, 9]"
   }
   assert {
-    condition = output.posture.cluster.version == "1.35"
+    condition     = output.posture.cluster.version == "1.35"
     error_message = "the version the chart is validated for"
   }
 
   assert {
-    condition = output.posture.database.encrypted && output.posture.cache.encrypted && output.posture.kafka.in_transit == "TLS" && output.posture.kafka.iam_only
+    condition     = output.posture.database.encrypted && output.posture.cache.encrypted && output.posture.kafka.in_transit == "TLS" && output.posture.kafka.iam_only
     error_message = "everything that keeps data is encrypted and Kafka takes IAM logins only"
   }
   assert {
-    condition = output.posture.database.instances == 3 && jsonencode(output.posture.database.acu) == jsonencode([2, 32])
+    condition     = output.posture.database.instances == 3 && jsonencode(output.posture.database.acu) == jsonencode([2, 32])
     error_message = "3 Aurora instance(s) of [2, 32] ACU"
   }
   assert {
-    condition = output.posture.database.backup_days == 35 && output.posture.database.deletion_protection == true
+    condition     = output.posture.database.backup_days == 35 && output.posture.database.deletion_protection == true
     error_message = "35 day(s) of backups, deletion protection true"
   }
   assert {
-    condition = output.posture.database.backup_vault == true
+    condition     = output.posture.database.backup_vault == true
     error_message = "the second copy of the backups belongs to prod"
   }
   assert {
-    condition = output.posture.cache.node_type == "cache.m7g.large" && output.posture.cache.nodes == 3 && output.posture.cache.multi_az == true && output.posture.cache.snapshot_days == 7
+    condition     = output.posture.cache.node_type == "cache.m7g.large" && output.posture.cache.nodes == 3 && output.posture.cache.multi_az == true && output.posture.cache.snapshot_days == 7
     error_message = "3 × cache.m7g.large, multi-AZ true, snapshots 7 day(s)"
   }
   assert {
-    condition = output.posture.kafka.brokers == 3 && output.posture.kafka.broker_type == "kafka.m7g.large"
+    condition     = output.posture.kafka.brokers == 3 && output.posture.kafka.broker_type == "kafka.m7g.large"
     error_message = "3 × kafka.m7g.large"
   }
 
   assert {
-    condition = output.posture.edge.dnssec == true && !output.posture.edge.waf_blocks
+    condition     = output.posture.edge.dnssec == true && !output.posture.edge.waf_blocks
     error_message = "DNSSEC true; firewall rules count first"
   }
   assert {
-    condition = output.posture.registry == 1
+    condition     = output.posture.registry == 1
     error_message = "one image registry, in prod"
   }
   assert {
-    condition = length(output.posture.alarms) == 16
+    condition     = length(output.posture.alarms) == 16
     error_message = "7 fixed alarms, 2 a cache node, 1 a NAT gateway: 16"
   }
   assert {
-    condition = length(output.posture.roles) == 7
+    condition     = length(output.posture.roles) == 7
     error_message = "one role a service account"
   }
   assert {
-    condition = output.guarded.database != "" && terraform_data.guard.triggers_replace.database == output.guarded.database
+    condition     = output.guarded.database != "" && terraform_data.guard.triggers_replace.database == output.guarded.database
     error_message = "the guard follows the identity of the database"
   }
 }
 
 run "load_balancer_known" {
-  command = plan
+  command         = plan
   expect_failures = [check.certificate_is_usable]
 
   variables {
@@ -110,7 +110,7 @@ run "load_balancer_known" {
   }
 
   assert {
-    condition = contains(output.posture.alarms, "orders-prod-alb-5xx")
+    condition     = contains(output.posture.alarms, "orders-prod-alb-5xx")
     error_message = "with a load balancer its 5xx alarm exists"
   }
 }
