@@ -93,6 +93,8 @@ class _Exchange:
             headers["x-request-id"] = self.request_id
             for name, value in _SECURITY.items():
                 headers.setdefault(name, value)
+            if self._scope["app"].state.resources.lifecycle.stopping.is_set():
+                headers["connection"] = "close"
         await self._send(message)
 
     def attributes(self) -> dict[str, Any]:

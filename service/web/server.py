@@ -1,28 +1,134 @@
-"""The one uvicorn subclass: our lifecycle instead of its signals, and a drain told as a story.
+"""The one uvicorn subclass: deadlines and limits below HTTP, our problems for broken requests, and the drain.
 
-1. A signal: readiness turns 503, new requests are still accepted while load balancers notice.
+1. A signal: readiness turns 503, answers say `Connection: close`, new requests are still accepted
+   while load balancers notice (`drain_wait_s`).
 2. Stop accepting; requests in hand get `drain_timeout_s`.
 3. Close pools and exporters, bounded; exit 0 if nothing was cut.
+
+uvicorn itself waits for ever for headers and bodies: 500 half-open requests would stay open.
+Tests: tests/integration/test_server.py (raw sockets).
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from typing import Any, ClassVar, Final
 
+import httptools
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from service.errors import HeadersTooLarge, MalformedRequest, Overloaded, RequestTimeout, ServiceError, UriTooLong
+from service.foundation import metrics
 from service.foundation.lifecycle import Lifecycle
+from service.foundation.log import get_logger
+from service.outbox import new_id
 from service.settings import HttpSettings
 from service.web.health import QuietServer
+from service.web.problems import problem_response
+
+log = get_logger(__name__)
+
+_LINGER_S: Final = 1.0
+_SLACK_BYTES: Final = 1_024
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """One connection; `limits` is set by `protocol_class`."""
+
+    limits: ClassVar[HttpSettings]
+    _head_bytes = 0
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.connections:
+            self._refuse(Overloaded("too many connections"))
+            return
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():  # refused; what still arrives is nobody's
+            return
+        if self._head_timer is not None or self._idle():
+            self._head_bytes += len(data)
+            self._arm()
+        self._feed(data)
+        if self._head_bytes > self.limits.uri_bytes + self.limits.header_bytes + _SLACK_BYTES and not self.transport.is_closing():
+            self._refuse(UriTooLong() if len(self.url) > self.limits.uri_bytes else HeadersTooLarge())
+
+    def _feed(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            return  # no upgrades are offered: the request itself is answered
+        except httptools.HttpParserError:
+            self._refuse(MalformedRequest("not valid HTTP/1.1"))
+
+    def on_headers_complete(self) -> None:
+        self._disarm()
+        self._head_bytes = 0
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.more_body and not self.pipeline and not self.transport.is_closing():
+            # Answered before the body came: give the client a moment to read that, then stop listening to it.
+            self.loop.call_later(_LINGER_S, self.transport.close)
+
+    def _idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _arm(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.limits.receive_deadline_ms / 1000, self._too_slow)
+
+    def _disarm(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _too_slow(self) -> None:
+        self._head_timer = None
+        if self._head_bytes:
+            self._refuse(RequestTimeout("headers took too long"))
+        else:
+            self.transport.close()
+
+    def _refuse(self, error: ServiceError) -> None:
+        """Answer a request that is none with a problem, and close; silent if an answer is under way."""
+        self._disarm()
+        if self._idle() and not self.transport.is_closing():
+            self.transport.write(_raw(error))
+            metrics.http_requests.labels("unmatched", "other", str(error.status)).inc()
+            log.info("http.refused", code=error.slug)
+        self.transport.close()
+
+
+def protocol_class(settings: HttpSettings) -> type[LimitedProtocol]:
+    """uvicorn's protocol with this service's limits."""
+    return type("Protocol", (LimitedProtocol,), {"limits": settings})
+
+
+def _raw(error: ServiceError) -> bytes:
+    response = problem_response(error, request_id=str(new_id()))
+    headers = b"".join(name + b": " + value + b"\r\n" for name, value in response.raw_headers)
+    return STATUS_LINE[error.status] + headers + b"connection: close\r\n\r\n" + bytes(response.body)
 
 
 def _config(app: ASGIApp, settings: HttpSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=protocol_class(settings),
+        ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -30,7 +136,6 @@ def _config(app: ASGIApp, settings: HttpSettings) -> uvicorn.Config:
         date_header=False,
         proxy_headers=False,  # uvicorn trusts loopback otherwise; forwarded addresses are read by our own rule
         timeout_keep_alive=settings.keep_alive_s,
-        limit_concurrency=None,
         backlog=2048,
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
     )
@@ -48,4 +153,9 @@ async def serve_api(app: ASGIApp, settings: HttpSettings, lifecycle: Lifecycle, 
         server.should_exit = True
     await serving
     stopping.cancel()
-    return server.started and not server.server_state.tasks
+    return server.started and not _cut(server)
+
+
+def _cut(server: Any) -> bool:
+    """True if requests were cancelled because the drain took too long."""
+    return bool(server.server_state.tasks)
