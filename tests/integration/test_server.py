@@ -6,7 +6,9 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -42,15 +44,14 @@ class Wire:
         return b"".join(parts)
 
 
-@pytest_asyncio.fixture(scope="module")
-async def address(app: FastAPI) -> AsyncIterator[tuple[str, int]]:
-    """The application behind the real server, with a short receive deadline."""
+@asynccontextmanager
+async def serving(app: FastAPI, settings: HttpSettings) -> AsyncIterator[tuple[str, int]]:
+    """The application behind the real server; the drain at the end must cut nothing."""
     listener = socket.create_server(("127.0.0.1", 0))
     host, port = listener.getsockname()[:2]
-    settings = HttpSettings(receive_deadline_ms=700, drain_wait_s=0, drain_timeout_s=2, connections=600)
     lifecycle = Lifecycle()
 
-    async def without_lifespan(scope, receive, send):  # the fixture's application has begun already
+    async def without_lifespan(scope: Any, receive: Any, send: Any) -> None:  # the fixture's application has begun already
         if scope["type"] == "lifespan":
             await receive()
             await send({"type": "lifespan.startup.complete"})
@@ -59,11 +60,17 @@ async def address(app: FastAPI) -> AsyncIterator[tuple[str, int]]:
             return
         await app(scope, receive, send)
 
-    serving = asyncio.create_task(serve_api(without_lifespan, settings, lifecycle, fd=os.dup(listener.fileno())))
+    task = asyncio.create_task(serve_api(without_lifespan, settings, lifecycle, fd=os.dup(listener.fileno())))
     listener.close()
     yield host, port
     lifecycle.stop()
-    assert await serving, "the drain cut a request"
+    assert await task, "the drain cut a request"
+
+
+@pytest_asyncio.fixture(scope="module")
+async def address(app: FastAPI) -> AsyncIterator[tuple[str, int]]:
+    async with serving(app, HttpSettings(receive_deadline_ms=700, drain_wait_s=0, drain_timeout_s=2)) as found:
+        yield found
 
 
 async def _connect(address: tuple[str, int]) -> Wire:
@@ -116,12 +123,13 @@ async def test_half_open_requests_are_closed_and_others_are_served(address: tupl
     assert {answer[:12] for answer in answers} == {b"HTTP/1.1 408", b""}
 
 
-async def test_connections_beyond_the_cap_are_refused(address: tuple[str, int]) -> None:
-    held = [await _connect(address) for _ in range(600)]
-    extra = await _connect(address)
-    assert (await extra.answer()).startswith(b"HTTP/1.1 503 ")
-    for wire in held:
-        wire.writer.close()
+async def test_connections_beyond_the_cap_are_refused(app: FastAPI) -> None:
+    async with serving(app, HttpSettings(connections=10, drain_wait_s=0, drain_timeout_s=2)) as address:
+        held = [await _connect(address) for _ in range(10)]
+        extra = await _connect(address)
+        assert (await extra.answer()).startswith(b"HTTP/1.1 503 ")
+        for wire in held:
+            wire.writer.close()
 
 
 async def test_pipelined_requests_are_all_answered_in_order(address: tuple[str, int]) -> None:
