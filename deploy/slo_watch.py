@@ -16,9 +16,7 @@ import urllib.request
 # 14.4 times the 99.9 % objective's budget: the page threshold. No traffic is no error.
 LIMIT = 14.4 * 0.001
 METRIC = "orders_http_requests_total"
-QUERY = (
-    f'sum(rate({METRIC}{{job="orders-api",status=~"5.*"}}[2m])) / (sum(rate({METRIC}{{job="orders-api"}}[2m])) > 0)'
-)
+QUERY = f'sum(rate({METRIC}{{job="orders-api",status=~"5.*"}}[2m])) / (sum(rate({METRIC}{{job="orders-api"}}[2m])) > 0)'
 BAD_LOOKS = 3
 
 

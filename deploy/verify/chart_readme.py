@@ -55,7 +55,7 @@ def rows(source: str) -> tuple[list[Row], list[str]]:
 def _default(values: Any, path: list[str]) -> str:
     for part in path:
         values = values[part]
-    shown = yaml.safe_dump(values, default_flow_style=True, width=10_000).strip().removesuffix("...").strip()
+    shown = str(yaml.safe_dump(values, default_flow_style=True, width=10_000)).strip().removesuffix("...").strip()
     return shown.replace("|", "\\|")
 
 

@@ -58,7 +58,11 @@ def rendered_production(folder: Path) -> Path:
 def main() -> int:
     passed, found, lines = 0, set[tuple[str, str]](), list[str]()
     with tempfile.TemporaryDirectory() as folder:
-        runs = [("kubernetes", ["--file", str(rendered_production(Path(folder)))]), ("dockerfile", ["--file", "Dockerfile"]), ("github_actions", ["--directory", ".github"])]
+        runs = [
+            ("kubernetes", ["--file", str(rendered_production(Path(folder)))]),
+            ("dockerfile", ["--file", "Dockerfile"]),
+            ("github_actions", ["--directory", ".github"]),
+        ]
         for framework, where in runs:
             count, kinds, findings = checkov(framework, where)
             if count == 0:

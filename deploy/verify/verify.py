@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What `make verify-deploy` runs: each target prints `N passed, M failed`; one that cannot run counts as failed.
 
-    verify.py                 the fast set            verify.py --full     also images, containers, a cluster, moto
+    verify.py                 the fast set            verify.py --full     also the mutants and a fake AWS
     verify.py chart ci …      these targets
 Standard library only: it first has deploy/verify/tools.sh install the checkers into build/verify.
 """
@@ -49,7 +49,7 @@ def schema(name: str, *files: str) -> Check:
 
 def targets() -> dict[str, tuple[Check, ...]]:
     """Name → checks. The Terraform and telemetry targets are their owners' scripts."""
-    terraform = "deploy/verify/terraform.sh"
+    terraform = (PYTHON, "deploy/verify/terraform.py")
     scripts = (*glob("deploy/**/*.sh"),)
     return {
         "chart": (pytest("tests/helm"),),
@@ -72,15 +72,13 @@ def targets() -> dict[str, tuple[Check, ...]]:
             pytest("tests/deploy", "tests/deploy/test_docs.py"),
         ),
         "mutants": (Check("mutants", (PYTHON, "deploy/verify/mutants.py"), "closing"),),
-        "tf": (Check("terraform", (terraform, "tf"), "closing"),),
-        "tf-moto": (Check("terraform on moto", (terraform, "tf-moto"), "closing"),),
-        "containers": (Check("image and compose, really", ("deploy/dev/containers.sh",), "closing"),),
-        "cluster": (Check("chart on a real API server", ("deploy/dev/apiserver.sh",), "closing"),),
+        "tf": (Check("terraform", (*terraform, "tf"), "closing"), Check("checkov", (*terraform, "tf-policy"), "closing")),
+        "tf-moto": (Check("terraform on moto", (*terraform, "tf-moto"), "closing"),),
     }
 
 
 FAST = ("chart", "policy", "image", "ci", "docs", "tf")
-FULL = (*FAST, "mutants", "tf-moto", "containers", "cluster")
+FULL = (*FAST, "mutants", "tf-moto")
 
 
 def run(check: Check) -> tuple[int, int]:

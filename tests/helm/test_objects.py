@@ -81,6 +81,16 @@ def test_secrets_are_files_never_environment(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
+def test_the_process_looks_where_the_secrets_are_mounted(case: str) -> None:
+    objects = render(case)
+    (folder,) = {c["data"]["APP_SECRETS_DIR"] for c in kinds(objects, "ConfigMap").values() if "APP_SECRETS_DIR" in c["data"]}
+    for name, spec in pod_specs(objects).items():
+        for box in [*spec["containers"], *spec.get("initContainers", [])]:
+            if "envFrom" in box:
+                assert {"name": "secrets", "mountPath": folder, "readOnly": True} in box["volumeMounts"], name
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_labels_and_immutable_selectors(case: str) -> None:
     for o in render(case):
         assert set(o["metadata"]["labels"]) >= SIX_LABELS, o["metadata"]["name"]

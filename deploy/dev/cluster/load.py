@@ -42,7 +42,9 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=50, help="requests a second")
     parser.add_argument("--seconds", type=float, default=60)
     options = parser.parse_args()
-    headers = {name: value for name, value in (("Host", options.host), ("Authorization", f"Bearer {options.token}" if options.token else "")) if value}
+    headers = {
+        name: value for name, value in (("Host", options.host), ("Authorization", f"Bearer {options.token}" if options.token else "")) if value
+    }
     outcomes, lock = Counter[str](), threading.Lock()
     total = int(options.rate * options.seconds)
     started = time.monotonic()

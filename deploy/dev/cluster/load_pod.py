@@ -1,6 +1,6 @@
 """Prints the pod override for `kubectl run`: load.py from its ConfigMap, as restricted as every other pod.
 
-    load_pod.py http://10.0.0.1 60
+load_pod.py http://10.0.0.1 60
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ def pod(url: str, seconds: str) -> dict[str, object]:
         "volumeMounts": [{"name": "load", "mountPath": "/load"}],
     }
     security = {"runAsNonRoot": True, "runAsUser": 10001, "runAsGroup": 10001, "seccompProfile": {"type": "RuntimeDefault"}}
-    spec = {"containers": [container], "restartPolicy": "Never", "securityContext": security, "volumes": [{"name": "load", "configMap": {"name": "load"}}]}
+    spec = {
+        "containers": [container],
+        "restartPolicy": "Never",
+        "securityContext": security,
+        "volumes": [{"name": "load", "configMap": {"name": "load"}}],
+    }
     return {"apiVersion": "v1", "spec": spec}
 
 
