@@ -1,0 +1,50 @@
+"""`python -m bench quick|full|profile`: exit 0 every must is met, 1 one is missed, 2 inconclusive or it cannot run here."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+
+from bench.errors import BenchError
+from bench.ladder import climb
+from bench.loadgen import compile_generator
+from bench.report import EXIT_CODES, Report, show, write
+from bench.servers import running_rig
+from service.dev.children import StackError
+
+
+def _quick(say: Callable[[str], None]) -> Report:
+    program = compile_generator()
+    with running_rig() as rig:
+        return climb(rig, program, mode="quick", rounds=10, seconds=0.3, pgbench_runs=3, say=say)
+
+
+_MODES = {"quick": _quick}
+
+
+def main() -> int:
+    """Run one mode and print its report."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("mode", choices=("quick", "full", "profile"))
+    mode = parser.parse_args().mode
+    begin = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"[{time.monotonic() - begin:5.1f} s] {text}", flush=True)
+
+    say("starting PostgreSQL, Redis, the floors and the API")
+    try:
+        report = _MODES[mode](say)
+    except (BenchError, StackError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    write(report)
+    print(show(report))
+    say(f"written to bench/results/latest.json; exit {EXIT_CODES[report.verdict]}")
+    return EXIT_CODES[report.verdict]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
