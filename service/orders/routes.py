@@ -79,7 +79,7 @@ async def get(call: Call, order_id: str) -> Response:
 @router.get("/orders", response_model=schemas.OrderPage)
 @policy("orders:read", cost=2, lane="sheddable", problems=("invalid-cursor",))
 async def list_(call: Call, query: Annotated[schemas.OrderListQuery, Query()]) -> Response:
-    """Newest first. Operators, auditors and admins see all customers' orders or one customer's."""
+    """Newest first. Operators and auditors see all customers' orders or one customer's."""
     if query.customer_id is not None and not call.caller.may_see(query.customer_id):
         raise Forbidden("only your own orders")
     owner = query.customer_id if call.caller.sees_all else call.caller.subject
@@ -103,7 +103,7 @@ async def timeline(call: Call, order_id: str) -> Response:
         owner, entries = await operations.get_timeline(connection, parse_id(order_id))
     if not call.caller.may_see(owner):
         raise NotFound
-    return Response(orjson.dumps({"items": entries}), headers={"content-type": "application/json", **_PRIVATE})
+    return Response(orjson.dumps({"items": [schemas.present_entry(entry) for entry in entries]}), headers={"content-type": "application/json", **_PRIVATE})
 
 
 @router.post("/orders/{order_id}/cancel", response_model=schemas.OrderOut)

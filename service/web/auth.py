@@ -33,7 +33,8 @@ SCOPES: Final[dict[str, frozenset[str]]] = {
     "auditor": frozenset({"orders:read", "catalog:read"}),
     "admin": frozenset({"orders:read", "catalog:read", "catalog:write", "ops:admin"}),
 }
-SEES_ALL: Final = frozenset({"operator", "auditor", "admin"})
+# Administrators run the machine; other people's orders are not part of that.
+SEES_ALL: Final = frozenset({"operator", "auditor"})
 
 _MAX_TOKEN_BYTES: Final = 8_192
 _TYPES: Final = frozenset({"at+jwt", "application/at+jwt"})
