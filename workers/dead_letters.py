@@ -11,7 +11,7 @@ from uuid import UUID
 
 from aiokafka.structs import ConsumerRecord
 from asyncpg import Record
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, null, select
 from sqlalchemy.dialects.postgresql import insert
 
 from service.foundation import metrics
@@ -34,7 +34,7 @@ _PARK: Final = Statement(
     _insert.on_conflict_do_update(
         index_elements=["consumer", "topic", "partition", "offset"],
         set_={
-            "status": "open", "resolved_at": None, "resolved_by": None, "error_class": _insert.excluded.error_class,
+            "status": "open", "resolved_at": null(), "resolved_by": null(), "error_class": _insert.excluded.error_class,
             "error_message": _insert.excluded.error_message, "attempts": _insert.excluded.attempts, "headers": _insert.excluded.headers,
         },
     ).returning(dead_letter.c.id)
