@@ -103,7 +103,7 @@ async def timeline(call: Call, order_id: str) -> Response:
         owner, entries = await operations.get_timeline(connection, parse_id(order_id))
     if not call.caller.may_see(owner):
         raise NotFound
-    return Response(orjson.dumps({"items": [schemas.present_entry(entry) for entry in entries]}), headers={"content-type": "application/json", **_PRIVATE})
+    return Response(orjson.dumps({"items": entries}), headers={"content-type": "application/json", **_PRIVATE})
 
 
 @router.post("/orders/{order_id}/cancel", response_model=schemas.OrderOut)

@@ -7,7 +7,6 @@ Answers are dicts made here and encoded once; the *Out models describe them for 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -112,8 +111,3 @@ def present_order(row: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) ->
         "created_at": rfc3339(row["created_at"]),
         "updated_at": rfc3339(row["updated_at"]),
     }
-
-
-def present_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON form of a timeline entry (keys as `TimelineEntry`)."""
-    return {**entry, "at": rfc3339(datetime.fromisoformat(entry["at"]))}
