@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from typing import Any, Final
 from uuid import UUID
@@ -20,6 +21,7 @@ from sqlalchemy.types import Integer, Text, Uuid
 
 from service import events
 from service.errors import InvalidTransition, NotFound, PreconditionFailed
+from service.foundation.clock import rfc3339
 from service.foundation.db import Connection, Statement
 from service.models import order_line, order_timeline, orders
 from service.orders.states import STEPS, Step
@@ -106,7 +108,8 @@ async def get_timeline(connection: Connection, order_id: UUID) -> tuple[str, Seq
     row = await connection.fetchrow(*_TIMELINE(id=order_id))
     if row is None:
         raise NotFound
-    return row["customer_id"], row["entries"] or []
+    entries = row["entries"] or []
+    return row["customer_id"], [entry | {"at": rfc3339(datetime.fromisoformat(entry["at"]))} for entry in entries]
 
 
 @cache

@@ -28,8 +28,8 @@ def decode_cursor(kind: str, cursor: str) -> str:
         text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError) as error:
         raise InvalidCursor from error
-    if not text.startswith(f"{kind}:") or encode_cursor(kind, text[len(kind) + 1 :]) != cursor:
-        raise InvalidCursor
+    if not text.startswith(f"{kind}:") or not text.isprintable() or encode_cursor(kind, text[len(kind) + 1 :]) != cursor:
+        raise InvalidCursor  # unprintable: PostgreSQL refuses U+0000 in text
     return text[len(kind) + 1 :]
 
 
@@ -37,10 +37,14 @@ def decode_uuid_cursor(kind: str, cursor: str | None) -> UUID | None:
     """As `decode_cursor`, for ids; None stays None."""
     if cursor is None:
         return None
+    text = decode_cursor(kind, cursor)
     try:
-        return UUID(decode_cursor(kind, cursor))
+        found = UUID(text)
     except ValueError as error:
         raise InvalidCursor from error
+    if str(found) != text:  # UUID() takes braces and urn: too
+        raise InvalidCursor
+    return found
 
 
 def cut_page(rows: Sequence[T], limit: int) -> tuple[Sequence[T], bool]:

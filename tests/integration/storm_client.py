@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-_DEADLINE_S = 60.0
+_DEADLINE_S = 90.0
 _AGAIN = frozenset({429, 503})
 
 

@@ -91,7 +91,10 @@ async def query(url: str, sql: str) -> object:
 
 async def produce(bootstrap: str, value: bytes) -> int:
     """The offset of the record in partition 0."""
-    async with AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", enable_idempotence=True, request_timeout_ms=3000) as producer:
+    async with (
+        asyncio.timeout(20),
+        AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", enable_idempotence=True, request_timeout_ms=3000) as producer,
+    ):
         return int((await producer.send_and_wait("orders.events.v1", value, partition=0)).offset)
 
 
@@ -269,13 +272,15 @@ class TestChosenBroker:
     def test_a_data_folder_is_formatted_without_java(self, tmp_path: Path, port: int) -> None:
         distribution = kafka.Distribution(tmp_path, sys.executable)
         distribution.checkpoint.write_bytes(b"features")
-        for round_ in range(50):
-            server = KafkaBroker(tmp_path / str(round_), port, distribution=distribution)
-            server._format()
-            written = (server._data / "meta.properties").read_text()
-            identity = written.split("cluster.id=")[1].splitlines()[0]
-            assert len(identity) == 22
-            assert not identity.startswith("-"), "Kafka's tools take it for an option"
+        server = KafkaBroker(tmp_path, port, distribution=distribution)
+        server._format()
+        written = dict(line.split("=") for line in (server._data / "meta.properties").read_text().split())
+        assert (written["version"], written["node.id"]) == ("1", "1")
+        assert (server._data / "bootstrap.checkpoint").read_bytes() == b"features"
+        identities = {written["cluster.id"], written["directory.id"], *(kafka._uuid() for _ in range(2000))}
+        assert len(identities) == 2002
+        assert {len(identity) for identity in identities} == {22}
+        assert not any(identity.startswith("-") for identity in identities), "Kafka's tools take it for an option"
 
 
 async def _create_topic(bootstrap: str) -> list[str]:
@@ -396,6 +401,7 @@ class TestStateFolder:
         assert second.holder() is None
         (tmp_path / "up.lock").write_text("4711")  # what a killed supervisor leaves
         assert second.take() == 4711
+        assert first.holder() == os.getpid(), "whom `down` would stop"
         second.release()
         assert first.take() is None, "a clean end leaves no stale lock"
         first.release()
