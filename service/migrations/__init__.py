@@ -15,6 +15,7 @@ import asyncpg
 from alembic import command
 from alembic.config import Config
 
+from service.foundation import failpoints
 from service.foundation.db import CONNECTION_ERRORS, Connection
 from service.settings import Settings, load_settings
 
@@ -38,6 +39,7 @@ def sqlalchemy_url() -> str:
 
 def upgrade() -> None:
     """Migrate to the newest revision this code knows."""
+    failpoints.arm(load_settings().app.failpoints)
     command.upgrade(config(), "head")
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from service.foundation import failpoints
 from service.migrations import LOCK_TIMEOUT_MS, sqlalchemy_url
 from service.models import metadata
 
@@ -27,6 +28,7 @@ def run(connection: Connection) -> None:
         include_object=include,
         transaction_per_migration=True,
         compare_type=True,
+        on_version_apply=lambda **_: failpoints.hit_blocking("inside-migration"),
     )
     with context.begin_transaction():
         context.run_migrations()
