@@ -76,7 +76,13 @@ class Reservation:
 
 async def find_products(connection: Connection, skus: Sequence[str]) -> dict[str, Record]:
     """SKU → row, for those that exist."""
-    return {row["sku"]: row for row in await connection.fetch(*_BY_SKUS(skus=list(skus)))}
+    return {row["sku"]: row for row in await connection.fetch(*_BY_SKUS(skus=[sku for sku in skus if "\0" not in sku]))}
+
+
+def _require_text(sku: str) -> None:
+    # From a path: PostgreSQL refuses U+0000 in text, and no product is named so.
+    if "\0" in sku:
+        raise NotFound
 
 
 async def get_product(connection: Connection, sku: str) -> Record:
@@ -95,6 +101,7 @@ async def list_products(connection: Connection, *, after: str, limit: int) -> li
 
 async def get_availability(connection: Connection, sku: str) -> int:
     """Pieces that can be sold now; advisory, since only a reservation decides. Raises `NotFound`."""
+    _require_text(sku)
     available = await connection.fetchval(*_AVAILABLE(sku=sku))
     if available is None:
         raise NotFound
@@ -106,6 +113,7 @@ async def change_product(connection: Connection, sku: str, changes: Mapping[str,
 
     Raises `NotFound`, or `PreconditionFailed` with the current version in `extra`.
     """
+    _require_text(sku)
     values = {"name": None, "price_minor": None, "active": None} | dict(changes)
     row = await connection.fetchrow(*_CHANGE(match_sku=sku, match_version=version, **values))
     if row is None:
@@ -118,6 +126,7 @@ async def change_product(connection: Connection, sku: str, changes: Mapping[str,
 
 async def restock(connection: Connection, sku: str, quantity: int) -> int:
     """Add pieces; answers the product's new version. One ledger row, one `product.restocked`. Raises `NotFound`."""
+    _require_text(sku)
     version = await connection.fetchval(*_BUMP(match_sku=sku))
     if version is None:
         raise NotFound
