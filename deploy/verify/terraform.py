@@ -101,21 +101,33 @@ def init_arguments(mirror: Path | None) -> list[str]:
     return [terraform(), "init", "-input=false", "-no-color", *([f"-plugin-dir={mirror}"] if mirror else [])]
 
 
+def prepare_modules(work: Path, env: dict[str, str], mirror: Path | None) -> None:
+    """One init for all modules: they call no other module and ask for the same provider, whose hash takes seconds."""
+    first, *others = (work / "terraform" / root for root in tested_roots() if root.startswith("modules/"))
+    code, output = call([*init_arguments(mirror), "-backend=false"], cwd=first, env=env)
+    if code:
+        raise EnvironmentFault(f"terraform init failed: is the registry reachable, or TF_PLUGIN_MIRROR set?\n{output}")
+    for other in others:
+        shutil.copy(first / ".terraform.lock.hcl", other)
+        shutil.copytree(first / ".terraform", other / ".terraform", symlinks=True)
+
+
 def check_root(work: Path, root: str, env: dict[str, str], mirror: Path | None) -> tuple[int, int, str]:
-    """init, validate, test of one folder → passed, failed, output."""
+    """init, validate, test of one folder → passed, failed, output. `test` validates modules; their callers do it again."""
     folder = work / "terraform" / root
-    code, output = call([*init_arguments(mirror), "-backend=false"], cwd=folder, env=env)
-    if code:
-        return 0, 1, output
-    code, output = call([terraform(), "validate", "-no-color"], cwd=folder, env=env)
-    if code:
-        return 0, 1, output
+    passed = 0
+    if not root.startswith("modules/"):
+        for command in ([*init_arguments(mirror), "-backend=false"], [terraform(), "validate", "-no-color"]):
+            code, output = call(command, cwd=folder, env=env)
+            if code:
+                return passed, 1, output
+        passed = 1
     code, output = call([terraform(), "test", "-no-color"], cwd=folder, env=env)
     summary = SUMMARY.search(output)
     if not summary or int(summary[1]) + int(summary[2]) == 0:
-        return 1, 1, output or "terraform test ran nothing"
-    passed, failed, skipped = (int(number or 0) for number in summary.groups())
-    return 1 + passed, failed + skipped or int(code != 0), output
+        return passed, 1, output or "terraform test ran nothing"
+    good, failed, skipped = (int(number or 0) for number in summary.groups())
+    return passed + good, failed + skipped or int(code != 0), output
 
 
 def tested_roots() -> list[str]:
@@ -142,6 +154,7 @@ def run_tf(tally: Tally) -> None:
         mirror = find_mirror()
         print(f"          provider: {'local mirror' if mirror else 'registry (no local mirror found)'}", flush=True)
         env = clean_environment(work)
+        prepare_modules(work, env, mirror)
         with concurrent.futures.ThreadPoolExecutor(max_workers=int(os.environ.get("TF_JOBS", "2"))) as pool:
             jobs = {pool.submit(check_root, work, root, env, mirror): root for root in tested_roots()}
             for job in concurrent.futures.as_completed(jobs):
@@ -230,6 +243,7 @@ def fit_for_moto(tree: Path) -> None:
         source = source.replace("prevent_destroy = true", "prevent_destroy = false")
         # moto reads eventbridge back as false, and takes a Deny without its condition: the state would be out of reach.
         source = re.sub(r'resource "aws_s3_bucket_notification" "\w+" \{\n(?:.*\n)*?\}\n', "", source)
+        source = re.sub(r'resource "aws_vpc_security_group_egress_rule" "link" \{\n(?:.*\n)*?\}\n', "", source)  # loses its text
         source = re.sub(r'resource "aws_s3_bucket_policy" "state" \{\n(?:.*\n)*?\}\n', "", source)
         if path.parent.name == "bootstrap":
             # Buckets by path, not by host name, and no question after the account.

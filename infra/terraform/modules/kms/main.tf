@@ -71,7 +71,6 @@ resource "aws_kms_key" "this" {
 
   description             = "${var.name}: ${each.value.description}"
   enable_key_rotation     = true
-  rotation_period_in_days = 365
   deletion_window_in_days = 30
   policy = jsonencode({
     Version   = "2012-10-17"

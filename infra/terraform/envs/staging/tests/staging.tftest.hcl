@@ -1,3 +1,4 @@
+# What all environments share is tested once, in envs/prod.
 # The values of staging, read back from the planned resources. A changed tfvars line must be changed here too, on purpose.
 
 mock_provider "aws" {
@@ -95,28 +96,4 @@ run "values" {
     condition     = length(output.posture.roles) == 7
     error_message = "one role a service account"
   }
-}
-
-run "load_balancer_known" {
-  command         = plan
-  expect_failures = [check.certificate_is_usable]
-
-  variables {
-    load_balancer = { dns_name = "k8s-orders-1.us-east-1.elb.amazonaws.com", zone_id = "Z35SXDOTRQ7X7K", arn_suffix = "app/k8s-orders/0" }
-  }
-
-  assert {
-    condition     = contains(output.posture.alarms, "orders-staging-alb-5xx")
-    error_message = "with a load balancer its 5xx alarm exists"
-  }
-}
-
-run "refuses_a_world_open_api_server" {
-  command = plan
-
-  variables {
-    cluster = { version = "1.35", public_access_cidrs = ["0.0.0.0/0"], node_type = "m7g.large", nodes_min = 2, nodes_max = 3 }
-  }
-
-  expect_failures = [var.cluster, check.certificate_is_usable, check.names_point_somewhere]
 }
