@@ -356,7 +356,10 @@ class TestSupervisor:
             first = child.process.pid
             child.process.kill()
 
+            deadline = time.monotonic() + 10
+
             def until_replaced() -> None:
+                assert time.monotonic() < deadline, "nobody was told that the child runs again"
                 if published:
                     raise KeyboardInterrupt
 
