@@ -96,6 +96,9 @@ def table(lines: list[Line], prices: dict[str, Any]) -> tuple[list[str], float]:
     """Markdown rows and their sum in USD."""
     rows, total = [], 0.0
     for line in (line for line in lines if line.quantity):
+        if line.price not in prices:
+            message = f"prices.json has no price `{line.price}` ({line.item}): add it with its source"
+            raise SystemExit(message)
         price = prices[line.price]
         usd = line.quantity * line.hours * price["usd"]
         total += usd
