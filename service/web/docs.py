@@ -64,9 +64,11 @@ def describe(app: FastAPI) -> dict[str, Any]:
 
 
 def _use_problems(operation: dict[str, Any]) -> None:
-    """FastAPI describes errors as application/json; ours are application/problem+json."""
-    for status, answer in operation["responses"].items():
+    """FastAPI describes errors as application/json; ours are application/problem+json. What only it declared cannot happen."""
+    for status, answer in list(operation["responses"].items()):
         content = answer.get("content", {})
-        if status >= "400" and "application/problem+json" in content:
+        if status >= "400" and "application/problem+json" not in content:
+            del operation["responses"][status]
+        elif status >= "400":
             content.pop("application/json", None)
             content["application/problem+json"]["schema"] = {"$ref": "#/components/schemas/Problem"}
