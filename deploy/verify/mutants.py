@@ -134,7 +134,12 @@ def judge_terraform(root: str) -> int:
     import terraform
 
     with terraform.copied_tree() as work:
-        _, failed, output = terraform.check_root(work, root, terraform.clean_environment(work), terraform.find_mirror())
+        env, mirror = terraform.clean_environment(work), terraform.find_mirror()
+        code, output = terraform.call([*terraform.init_arguments(mirror), "-backend=false"], cwd=work / "terraform" / root, env=env)
+        if code:
+            print(output)
+            return 1
+        _, failed, output = terraform.check_root(work, root, env, mirror)
     if failed:
         print(output)
     return 1 if failed else 0
@@ -166,6 +171,7 @@ def main(arguments: list[str]) -> int:
         return judge_terraform(arguments[1])
     chosen = [m for m in MUTANTS if not arguments or m.judge in arguments]
     killed = survived = 0
+    broken = set[str]()
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="plumbline-mutants-") as name:
         copy = Path(name)
@@ -173,10 +179,11 @@ def main(arguments: list[str]) -> int:
         for judge in sorted({m.judge for m in chosen}):
             if fails(judge, copy):
                 print(f"{judge}: fails on the unbroken tree; make that pass first")
+                broken.add(judge)
                 survived += 1
             else:
                 print(f"{time.monotonic() - started:5.0f} s  {judge}: passes unbroken", flush=True)
-        for mutant in chosen:
+        for mutant in (m for m in chosen if m.judge not in broken):
             kept = apply(mutant, copy)
             dead = fails(mutant.judge, copy)
             (copy / mutant.path).write_text(kept, encoding="utf-8")
