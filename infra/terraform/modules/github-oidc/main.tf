@@ -8,13 +8,13 @@ locals {
   # StringEquals only, both claims. With `environment:` in a job the subject names the environment, not the branch;
   # the cure for that is this list, never a wildcard.
   subjects = {
-    plan  = "repo:${var.repository}:pull_request"
-    image = "repo:${var.repository}:ref:refs/heads/main"
-    apply = "repo:${var.repository}:environment:${var.environment}"
+    plan  = ["repo:${var.repository}:pull_request", "repo:${var.repository}:ref:refs/heads/main"] # main: the nightly drift plan
+    image = ["repo:${var.repository}:ref:refs/heads/main"]
+    apply = ["repo:${var.repository}:environment:${var.environment}"]
   }
 
   trust = {
-    for role, subject in local.subjects : role => jsonencode({
+    for role, subjects in local.subjects : role => jsonencode({
       Version = "2012-10-17"
       Statement = [{
         Effect    = "Allow"
@@ -23,7 +23,7 @@ locals {
         Condition = {
           StringEquals = {
             "${local.issuer}:aud" = "sts.amazonaws.com"
-            "${local.issuer}:sub" = subject
+            "${local.issuer}:sub" = subjects
           }
         }
       }]

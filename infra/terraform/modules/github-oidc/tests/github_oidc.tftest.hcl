@@ -19,17 +19,17 @@ run "subjects" {
   command = plan
 
   assert {
-    condition     = jsondecode(aws_iam_role.plan.assume_role_policy).Statement[0].Condition.StringEquals["token.actions.githubusercontent.com:sub"] == "repo:example/plumbline:pull_request"
-    error_message = "plan: pull requests"
+    condition     = jsonencode(jsondecode(aws_iam_role.plan.assume_role_policy).Statement[0].Condition.StringEquals["token.actions.githubusercontent.com:sub"]) == jsonencode(["repo:example/plumbline:pull_request", "repo:example/plumbline:ref:refs/heads/main"])
+    error_message = "plan: pull requests, and main for the nightly look"
   }
 
   assert {
-    condition     = jsondecode(aws_iam_role.image[0].assume_role_policy).Statement[0].Condition.StringEquals["token.actions.githubusercontent.com:sub"] == "repo:example/plumbline:ref:refs/heads/main"
+    condition     = jsonencode(jsondecode(aws_iam_role.image[0].assume_role_policy).Statement[0].Condition.StringEquals["token.actions.githubusercontent.com:sub"]) == jsonencode(["repo:example/plumbline:ref:refs/heads/main"])
     error_message = "image: main"
   }
 
   assert {
-    condition     = jsondecode(aws_iam_role.apply.assume_role_policy).Statement[0].Condition.StringEquals["token.actions.githubusercontent.com:sub"] == "repo:example/plumbline:environment:prod"
+    condition     = jsonencode(jsondecode(aws_iam_role.apply.assume_role_policy).Statement[0].Condition.StringEquals["token.actions.githubusercontent.com:sub"]) == jsonencode(["repo:example/plumbline:environment:prod"])
     error_message = "apply: the environment with its reviewers"
   }
 
