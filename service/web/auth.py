@@ -51,6 +51,8 @@ class Caller:
     subject: str
     role: str
     scopes: frozenset[str]
+    # 16 hex digits of the subject's SHA-256: for Redis keys (a subject starting with "}" would break a hash tag) and logs.
+    tag: str
 
     @property
     def sees_all(self) -> bool:
@@ -108,7 +110,7 @@ class Authenticator:
         if len(token) > _MAX_TOKEN_BYTES or token.count(".") != 2:
             raise _Refused("size or shape")
         header = _decode_once(token.partition(".")[0])
-        if header.get("typ", "").lower() not in _TYPES or _REFUSED_HEADERS & header.keys():
+        if str(header.get("typ")).lower() not in _TYPES or _REFUSED_HEADERS & header.keys():
             raise _Refused("type or header")
         key_id, algorithm = header.get("kid"), header.get("alg")
         if not isinstance(key_id, str) or len(key_id) > 255 or algorithm not in self._settings.algorithms:
@@ -140,7 +142,7 @@ class Authenticator:
         if not isinstance(role, str) or role not in SCOPES or not isinstance(scope, str | None):
             raise _Refused("role or scope")
         granted = SCOPES[role] if scope is None else SCOPES[role] & set(scope.split())
-        return Caller(subject, role, frozenset(granted))
+        return Caller(subject, role, frozenset(granted), hashlib.sha256(subject.encode()).hexdigest()[:16])
 
 
 def _unauthenticated(reason: str) -> Unauthenticated:

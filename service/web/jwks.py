@@ -81,7 +81,8 @@ class KeySet:
 
     async def _fetch_unless_recent(self) -> None:
         cooldown = self._settings.jwks_cooldown_s if self._keys else 1.0
-        if time.monotonic() - self._tried_at < cooldown:
+        # While somebody fetches, wait for what they get: a burst at start or rotation must not be refused.
+        if not self._lock.locked() and time.monotonic() - self._tried_at < cooldown:
             return
         async with self._lock:
             if time.monotonic() - self._tried_at >= cooldown:
