@@ -21,6 +21,15 @@ MAX_EVENT_BYTES: Final = 262_144
 MAJOR_VERSION: Final = "v1"
 _SCHEMA_ROOT: Final = "urn:plumbline:events"
 
+# Group → topics it reads.
+SUBSCRIPTIONS: Final[dict[str, tuple[str, ...]]] = {
+    "inventory": (ORDERS_TOPIC,),
+    "payments": (ORDERS_TOPIC,),
+    "notifications": (ORDERS_TOPIC,),
+    "timeline": (ORDERS_TOPIC,),
+    "cache": (ORDERS_TOPIC, CATALOG_TOPIC),
+}
+
 AggregateType = Literal["order", "product"]
 _TOPICS: Final[dict[AggregateType, str]] = {"order": ORDERS_TOPIC, "product": CATALOG_TOPIC}
 
@@ -115,6 +124,16 @@ TYPES: Final[dict[str, type[Payload]]] = {
 def topic_of(aggregate_type: AggregateType) -> str:
     """The topic that carries events about this kind of thing."""
     return _TOPICS[aggregate_type]
+
+
+def retry_topic(topic: str, group: str, number: int) -> str:
+    """Tier `number` (from 1) of a group's records of `topic`; replays arrive at the first."""
+    return f"{topic}.{group}.retry.{number}"
+
+
+def dead_letter_topic(topic: str, group: str) -> str:
+    """Where a group's hopeless records of `topic` go."""
+    return f"{topic}.{group}.dlt"
 
 
 def ce_headers(*, event_id: UUID, event_type: str, aggregate_id: str, version: int, at: datetime) -> dict[str, str]:

@@ -93,7 +93,7 @@ class HttpProvider:
             raise ProviderAway("breaker open")
         try:
             response = await self._client.request(method, path, content=None if body is None else orjson.dumps(body))
-        except httpx.ConnectError as error:
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             self.breaker.failed()
             raise ProviderAway("no connection") from error
         except httpx.HTTPError as error:

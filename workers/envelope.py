@@ -16,11 +16,16 @@ from uuid import UUID
 from aiokafka.structs import ConsumerRecord
 from pydantic import ValidationError
 
-from service.events import MAJOR_VERSION, TYPES, Payload
+from service.events import MAJOR_VERSION, PARTITIONS, TYPES, Payload
 
 P = TypeVar("P", bound=Payload)
 
 _REQUIRED: Final = ("ce_id", "ce_type", "ce_subject", "ce_time", "ce_aggregateversion", "ce_dataschema")
+
+
+_INT: Final = 2**31
+_BIGINT: Final = 2**63
+_DAY_MS: Final = 86_400_000
 
 
 class Poison(ValueError):
@@ -99,26 +104,46 @@ def _payload(event_type: str, value: bytes | None) -> Payload | None:
 
 
 def origin_of(record: ConsumerRecord) -> Origin:
-    """Where the record first stood; its own place unless headers say otherwise (or say it badly)."""
+    """Where the record first stood; its own place unless headers say otherwise.
+
+    Headers that name no topic of ours or no possible place are not believed: what is built from them (the next
+    topic, a row) must be possible, or the record would hold up its partition for ever.
+    """
     headers = header_map(record.headers)
     try:
-        return Origin(headers["x-origin-topic"].decode(), int(headers["x-origin-partition"]), int(headers["x-origin-offset"]))
+        origin = Origin(headers["x-origin-topic"].decode(), int(headers["x-origin-partition"]), int(headers["x-origin-offset"]))
     except (KeyError, ValueError):
         return Origin(record.topic, record.partition, record.offset)
+    possible = origin.topic in PARTITIONS and 0 <= origin.partition < _INT and 0 <= origin.offset < _BIGINT
+    return origin if possible else Origin(record.topic, record.partition, record.offset)
+
+
+def stream_of(record: ConsumerRecord) -> str:
+    """The events topic a record belongs to: names of retry and dead-letter topics begin with it."""
+    topic = origin_of(record).topic
+    return next((name for name in PARTITIONS if topic == name or topic.startswith(f"{name}.")), topic)
 
 
 def attempt_of(record: ConsumerRecord) -> int:
     """How many tiers the record has been through; 0 when it says nothing readable."""
-    try:
-        return max(0, int(header_map(record.headers).get("x-attempt", b"0")))
-    except ValueError:
-        return 0
+    return _number(record, "x-attempt")
+
+
+def replays_of(record: ConsumerRecord) -> int:
+    """How many times the record was replayed; 0 when it says nothing readable."""
+    return _number(record, "x-replay-count")
 
 
 def not_before_ms(record: ConsumerRecord) -> int:
-    """Unix milliseconds before which the record must not be handled; 0 for now."""
+    """Unix milliseconds before which the record must not be handled; 0 for now. At most a day after it was written."""
+    asked = _number(record, "x-not-before-ms", limit=_BIGINT)
+    return min(asked, record.timestamp + _DAY_MS) if asked else 0
+
+
+def _number(record: ConsumerRecord, name: str, *, limit: int = 2**31 - 1) -> int:
+    value = next((value for found, value in reversed(record.headers) if found == name), None)
     try:
-        return int(header_map(record.headers).get("x-not-before-ms", b"0"))
+        return 0 if value is None else min(max(0, int(value)), limit - 1)
     except ValueError:
         return 0
 

@@ -10,23 +10,25 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final, Protocol
 
+from aiokafka.errors import MessageSizeTooLargeError
 from aiokafka.structs import ConsumerRecord
 from opentelemetry.trace import SpanKind
 
 from service.foundation import failpoints, metrics, tracing
 from service.foundation.cache import Cache
+from service.foundation.clock import Clock, SystemClock
 from service.foundation.db import Database
 from service.foundation.log import get_logger
 from service.payments import Provider
 from service.settings import Settings
 from workers.dead_letters import park
-from workers.envelope import Envelope, attempt_of, decode, origin_of
+from workers.envelope import Envelope, attempt_of, decode, stream_of
+from workers.gate import DeadLetterBreaker, Gate
 from workers.retry import DeadLetter, Decision, Pause, Tier, TryAgain, classify, decide
 from workers.sink import Sink
-from workers.tiers import Mover, dead_letter_topic, retry_topic, tiers_of
+from workers.tiers import dead_letter_topic, retry_topic, tiers_of
 
 log = get_logger(__name__)
 
@@ -50,64 +52,55 @@ class Context:
 Handler = Callable[[Envelope, Context], Awaitable[str]]
 
 
-class Gate:
-    """Open: records of the group may run. A pause closes it for all of the group's partitions."""
+class Moves(Protocol):
+    """Where records are moved to: `workers.tiers.Mover`."""
 
-    def __init__(self, group: str) -> None:
-        self._group = group
-        self._open = asyncio.Event()
-        self._open.set()
-        self._pauses = 0
-
-    @property
-    def closed(self) -> bool:
-        return not self._open.is_set()
-
-    @property
-    def pauses(self) -> int:
-        """Pauses in a row."""
-        return self._pauses
-
-    async def passed(self) -> None:
-        """Wait until the group may go on."""
-        await self._open.wait()
-
-    async def pause(self, delay_s: float, error: BaseException) -> None:
-        """Close the gate for `delay_s`; records that fail meanwhile wait with it."""
-        if self.closed:
-            await self._open.wait()
-            return
-        self._pauses += 1
-        self._open.clear()
-        metrics.consumer_paused.labels(self._group).set(1)
-        log.warning("group.paused", group=self._group, delay_s=round(delay_s, 2), error=type(error).__name__)
-        try:
-            await asyncio.sleep(delay_s)
-        finally:
-            metrics.consumer_paused.labels(self._group).set(0)
-            self._open.set()
-
-    def worked(self) -> None:
-        """A record went through: the next pause starts short again."""
-        self._pauses = 0
+    async def move(self, record: ConsumerRecord, topic: str, *, reason: str, error: BaseException, not_before_ms: int = 0) -> None: ...
 
 
 class Handling:
-    """What one group does with a record."""
+    """What one group does with a record. The breaker is shared by all of the group's consumers in a process."""
 
-    def __init__(self, group: str, handlers: Mapping[str, Handler], context: Context, mover: Mover) -> None:
+    def __init__(
+        self,
+        group: str,
+        handlers: Mapping[str, Handler],
+        context: Context,
+        mover: Moves,
+        *,
+        breaker: DeadLetterBreaker | None = None,
+        clock: Clock | None = None,
+        parking: Callable[..., Awaitable[Any]] = park,
+    ) -> None:
         self.group = group
         self._handlers = handlers
         self._context = context
         self._mover = mover
+        self._park = parking
+        self._clock = clock or SystemClock()
         self._tiers_s = tiers_of(group, context.settings)
         self._timeout_s = context.settings.worker.handler_timeout_s
         self.gate = Gate(group)
+        self.breaker = breaker or DeadLetterBreaker(group, clock=self._clock)
         self._duration = metrics.handler_duration.labels(group)
         self._age = metrics.event_age.labels(group)
 
+    @property
+    def paused(self) -> bool:
+        """True while the group begins no record: its infrastructure is away, or it gave up on too many."""
+        return self.gate.closed or self.breaker.state != "closed"
+
     async def finish(self, record: ConsumerRecord) -> str:
         """Bring the record to an end; answers its outcome. Runs as long as its infrastructure needs."""
+        trial, outcome = await self.breaker.passed(), ""
+        try:
+            outcome = await self._until_ended(record)
+        finally:
+            self.breaker.ended(outcome, trial=trial)
+        metrics.records.labels(self.group, outcome).inc()
+        return outcome
+
+    async def _until_ended(self, record: ConsumerRecord) -> str:
         tries = 0
         while True:
             await self.gate.passed()
@@ -115,11 +108,11 @@ class Handling:
                 outcome = await self._call(record)
             except Exception as error:  # noqa: BLE001 - the group's process loop: classified and counted below
                 tries += 0 if classify(error) == "infra" else 1
-                outcome = await self._react(record, error, tries)
+                if outcome := await self._react(record, error, tries):
+                    return outcome
             else:
-                self.gate.worked()
-            if outcome:
-                metrics.records.labels(self.group, outcome).inc()
+                if outcome != "ignored":  # an ignored record has asked nothing of the infrastructure
+                    self.gate.worked()
                 return outcome
 
     async def _call(self, record: ConsumerRecord) -> str:
@@ -140,7 +133,7 @@ class Handling:
             span.set_attribute("outcome", outcome)
             log.info("record.handled", group=self.group, type=envelope.event_type, aggregate=envelope.aggregate_id, outcome=outcome)
         self._duration.observe(time.perf_counter() - started)
-        self._age.observe(max(0.0, (datetime.now(UTC) - envelope.at).total_seconds()))
+        self._age.observe(max(0.0, (self._clock.now() - envelope.at).total_seconds()))
         return outcome
 
     async def _react(self, record: ConsumerRecord, error: BaseException, tries: int) -> str:
@@ -164,7 +157,6 @@ class Handling:
         return decision
 
     async def _carry_out(self, record: ConsumerRecord, error: BaseException, decision: Decision) -> str:
-        topic = origin_of(record).topic
         match decision:
             case TryAgain(delay_s):
                 await asyncio.sleep(delay_s)
@@ -173,13 +165,27 @@ class Handling:
                 await self.gate.pause(delay_s, error)
                 return ""
             case Tier(number, delay_s):
-                due_ms = int((time.time() + delay_s) * 1000)
-                log.warning("record.retried", group=self.group, tier=number, error=type(error).__name__)
-                await self._mover.move(record, retry_topic(topic, self.group, number), reason="record", error=error, not_before_ms=due_ms)
-                return "retried"
+                return await self._retry_later(record, error, number, delay_s)
             case DeadLetter(reason):
-                await self._mover.move(record, dead_letter_topic(topic, self.group), reason=reason, error=error)
-                async with self._context.db.transaction() as connection:
-                    await park(connection, self.group, record, error)
-                await failpoints.hit("between-dead-letter-and-offset-commit")
-                return "dead"
+                return await self._give_up(record, error, reason)
+
+    async def _retry_later(self, record: ConsumerRecord, error: BaseException, number: int, delay_s: float) -> str:
+        due_ms = int((self._clock.now().timestamp() + delay_s) * 1000)
+        log.warning("record.retried", group=self.group, tier=number, error=type(error).__name__)
+        try:
+            await self._mover.move(record, retry_topic(stream_of(record), self.group, number), reason="record", error=error, not_before_ms=due_ms)
+        except MessageSizeTooLargeError:
+            return await self._give_up(record, error, "too large for the retry topic")
+        return "retried"
+
+    async def _give_up(self, record: ConsumerRecord, error: BaseException, reason: str) -> str:
+        """Topic, then table, then the offset: a crash in between repeats, and the row is unique."""
+        try:
+            await self._mover.move(record, dead_letter_topic(stream_of(record), self.group), reason=reason, error=error)
+        except MessageSizeTooLargeError:
+            # Its headers made it too large for Kafka; the table has no such limit, and the partition must go on.
+            log.warning("record.not_in_dead_letter_topic", group=self.group)
+        async with self._context.db.transaction() as connection:
+            await self._park(connection, self.group, record, error)
+        await failpoints.hit("between-dead-letter-and-offset-commit")
+        return "dead"

@@ -10,6 +10,7 @@ from typing import Final
 
 from service.foundation import failpoints, status, tracing
 from service.foundation.cache import Cache
+from service.foundation.clock import SystemClock
 from service.foundation.db import Database
 from service.foundation.lifecycle import Lifecycle
 from service.foundation.redis import RedisAway, RedisClient
@@ -17,6 +18,7 @@ from service.payments import HttpProvider
 from service.settings import Settings
 from service.web.health import OpsApp, serve_ops
 from workers.consumer import Consumer
+from workers.gate import DeadLetterBreaker
 from workers.handlers import cache, inventory, notifications, payments, timeline
 from workers.handling import Context, Handler, Handling
 from workers.reaper import Reaper
@@ -45,9 +47,10 @@ async def run_workers(settings: Settings, names: Sequence[str]) -> None:
     consumers = []
     for name in names:
         context = Context(name, db, settings, provider, sink, Cache(redis))
-        handling = Handling(name, GROUPS[name], context, mover)
+        breaker = DeadLetterBreaker(name, clock=SystemClock())
+        handling = Handling(name, GROUPS[name], context, mover, breaker=breaker)
         consumers.append(Consumer(name, list(SUBSCRIPTIONS[name]), handling, settings, lifecycle))
-        retries = Handling(name, GROUPS[name], context, mover)
+        retries = Handling(name, GROUPS[name], context, mover, breaker=breaker)
         consumers.append(Consumer(f"{name}.retry", retry_topics(name, settings), retries, settings, lifecycle))
     reporter = Reporter(redis, consumers, lifecycle)
     await _until_stopped(settings, lifecycle, [*(consumer.run for consumer in consumers), reporter.run])

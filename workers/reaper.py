@@ -7,14 +7,17 @@ Tests: tests/integration/test_reaper.py.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
+import asyncpg
+
 from service.errors import Unavailable
 from service.foundation import metrics
-from service.foundation.db import Connection, Database
+from service.foundation.db import CONTENTION_ERRORS, Connection, Database
 from service.foundation.lifecycle import Lifecycle
 from service.foundation.log import get_logger
 from service.orders.operations import move
@@ -63,6 +66,12 @@ DELETE FROM dead_letter WHERE id IN (
     SELECT id FROM dead_letter WHERE status <> 'open' AND resolved_at < now() - $2::interval LIMIT $1 FOR UPDATE SKIP LOCKED
 )
 """
+# Rows from before the first partition was made.
+_OLD_SENT: Final = """
+DELETE FROM outbox_sent_default WHERE (seq, sent_at) IN (
+    SELECT seq, sent_at FROM outbox_sent_default WHERE sent_at < now() - $2::interval LIMIT $1 FOR UPDATE SKIP LOCKED
+)
+"""
 _PARTITIONS: Final = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'outbox_sent'::regclass"
 
 
@@ -81,9 +90,10 @@ class Reaper:
             started = time.monotonic()
             try:
                 await self.run_once()
-            except Unavailable as error:
+            except (Unavailable, asyncpg.PostgresError) as error:
+                # Whatever it is (a lock somebody holds, a partition another reaper just made): next turn.
                 metrics.caught.labels("reaper").inc()
-                log.warning("reaper.database_away", error=str(error))
+                log.warning("reaper.turn_failed", error=type(error).__name__)
             await self._lifecycle.sleep(max(_TURN_S, time.monotonic() - started))
         self._lifecycle.forget("reaper")
 
@@ -95,6 +105,7 @@ class Reaper:
             lambda c: c.execute(_OLD_KEYS, _DELETE_BATCH),
             lambda c: c.execute(_OLD_INBOX, _DELETE_BATCH, timedelta(days=worker.inbox_retention_d)),
             lambda c: c.execute(_OLD_LETTERS, _DELETE_BATCH, timedelta(days=worker.dead_letter_retention_d)),
+            lambda c: c.execute(_OLD_SENT, _DELETE_BATCH, timedelta(days=worker.outbox_sent_retention_d)),
         )
         for step in steps:
             async with self._db.connection() as connection:
@@ -113,8 +124,9 @@ class Reaper:
             )
         expired = 0
         for row in found:
-            async with self._db.transaction() as connection:
-                expired += await move(connection, row["id"], "expire", reason="not finished in time") is not None
+            with contextlib.suppress(*CONTENTION_ERRORS):  # somebody works on it right now: not overdue after all
+                async with self._db.transaction() as connection:
+                    expired += await move(connection, row["id"], "expire", reason="not finished in time") is not None
         if expired:
             metrics.expired_orders.inc(expired)
             log.info("orders.expired", count=expired)

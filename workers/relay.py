@@ -10,26 +10,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import asyncpg
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import MessageSizeTooLargeError
 from asyncpg import Record
-from opentelemetry.trace import SpanKind
 
-from service.events import ce_headers
-from service.foundation import failpoints, metrics, tracing
+from service.events import PARTITIONS
+from service.foundation import failpoints, metrics
 from service.foundation.db import CONNECTION_ERRORS, Database
-from service.foundation.kafka import abandon, make_producer
 from service.foundation.lifecycle import Lifecycle
 from service.foundation.log import get_logger
 from service.outbox import backlog
 from service.settings import Settings
 from workers.dead_letters import park_outbox_row, set_aside
+from workers.publisher import Publisher
 
 log = get_logger(__name__)
 
@@ -50,19 +46,14 @@ ORDER BY seq
 LIMIT $3
 """
 # One statement: a row is either still to be sent or known to be sent, never neither.
+# Replays go to a retry topic and are not kept: outbox_sent is what a wiped Kafka is rebuilt from, and has the event itself.
 _MOVE: Final = """
 WITH gone AS (DELETE FROM outbox WHERE seq = ANY ($1::bigint[]) RETURNING *)
 INSERT INTO outbox_sent (seq, event_id, aggregate_type, aggregate_id, version, type, topic, key, payload, headers, created_at)
 SELECT seq, event_id, aggregate_type, aggregate_id, version, type, topic, key, payload, headers, created_at FROM gone
+WHERE topic = ANY ($2::text[])
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """What became of one batch: acknowledged rows, and rows Kafka will never take."""
-
-    acknowledged: list[Record]
-    refused: list[Record]
+_KEPT: Final = list(PARTITIONS)
 
 
 class Relay:
@@ -72,7 +63,7 @@ class Relay:
         self._settings = settings
         self._db = db
         self._lifecycle = lifecycle
-        self._producer: AIOKafkaProducer | None = None
+        self._publisher = Publisher(settings.kafka)
         self._floor = 0
         self._scanned_at = float("-inf")
         self._blocked: set[str] = set()
@@ -90,7 +81,7 @@ class Relay:
                 metrics.caught.labels("relay").inc()
                 log.warning("relay.database_away", error=type(error).__name__)
             await self._lifecycle.sleep(_STANDBY_S)
-        await self._stop_producer()
+        await self._publisher.stop()
         self._lifecycle.forget("relay")
 
     async def _lead(self) -> None:
@@ -99,22 +90,35 @@ class Relay:
         while not self._lifecycle.stopping.is_set() and not self._lost.is_set():
             self._lifecycle.beat("relay")
             try:
-                moved = await self.run_once()
+                moved = await self._unless_lost(self.run_once())
             except Exception as error:  # noqa: BLE001 - the relay's process loop: whatever it is, what is not moved stays
                 metrics.caught.labels("relay").inc()
                 log.warning("relay.retrying", error=type(error).__name__)
-                await self._stop_producer()
+                await self._publisher.stop()
                 await self._lifecycle.sleep(_RETRY_S)
                 continue
             if not moved:
                 await self._lifecycle.sleep(_POLL_BUSY_S)
+
+    async def _unless_lost(self, turn: Coroutine[Any, Any, int]) -> int:
+        """Run a turn, but cut it off when the lock is lost: another relay may be publishing already."""
+        running, lost = asyncio.ensure_future(turn), asyncio.ensure_future(self._lost.wait())
+        try:
+            await asyncio.wait({running, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                return running.result()
+            raise ConnectionError("the relay's lock is lost")
+        finally:
+            for task in (running, lost):
+                task.cancel()
+            await asyncio.gather(running, lost, return_exceptions=True)
 
     async def run_once(self) -> int:
         """Publish one batch; answers the number of events acknowledged and moved."""
         rows = await self._read()
         if not rows:
             return 0
-        sent = await self._send(rows)
+        sent = await self._publisher.send(rows)
         if sent.refused:
             await self._set_aside(sent.refused)
         await failpoints.hit("after-send-before-move")
@@ -135,7 +139,7 @@ class Relay:
                 span, age_s = await backlog(connection)
                 metrics.outbox_rows.set(span)
                 metrics.outbox_age.set(age_s)
-            rows: list[Record] = await connection.fetch(_READ, 0 if full else self._floor, list(self._blocked), _BATCH)
+            rows: list[Record] = await connection.fetch(_READ, 0 if full else self._floor, list(self._blocked | self._publisher.postponed()), _BATCH)
         if rows:
             self._floor = rows[0]["seq"]
         return rows
@@ -143,7 +147,7 @@ class Relay:
     async def _move(self, rows: Sequence[Record]) -> None:
         await failpoints.hit("before-outbox-move")
         async with self._db.connection() as connection:
-            await connection.execute(_MOVE, [row["seq"] for row in rows])
+            await connection.execute(_MOVE, [row["seq"] for row in rows], _KEPT)
         await failpoints.hit("after-outbox-move")
         now = datetime.now(UTC)
         for row in rows:
@@ -157,57 +161,6 @@ class Relay:
                 await park_outbox_row(connection, row, "Kafka refuses the message as too large")
         self._blocked |= {row["aggregate_id"] for row in rows}
 
-    # -- sending
-
-    async def _send(self, rows: Sequence[Record]) -> Sent:
-        """Send in order; an aggregate's rows after a refused one are not sent at all."""
-        producer = await self._started()
-        futures: list[tuple[Record, asyncio.Future[Any]]] = []
-        refused: dict[str, Record] = {}
-        acknowledged = []
-        async with asyncio.timeout(self._settings.kafka.send_deadline_ms / 1000):
-            for row in rows:
-                if row["aggregate_id"] not in refused:
-                    try:
-                        futures.append((row, await self._send_one(producer, row)))
-                    except MessageSizeTooLargeError:
-                        refused[row["aggregate_id"]] = row
-            for row, future in futures:
-                try:
-                    await future
-                except MessageSizeTooLargeError:
-                    refused.setdefault(row["aggregate_id"], row)
-                else:
-                    acknowledged.append(row)
-        return Sent(acknowledged, list(refused.values()))
-
-    async def _send_one(self, producer: AIOKafkaProducer, row: Record) -> asyncio.Future[Any]:
-        headers = ce_headers(
-            event_id=row["event_id"], event_type=row["type"], aggregate_id=row["aggregate_id"], version=row["version"], at=row["created_at"]
-        ) | dict(row["headers"])
-        attributes = {"messaging.system": "kafka", "messaging.destination.name": row["topic"], "messaging.message.id": str(row["event_id"])}
-        with tracing.span(f"publish {row['type']}", SpanKind.PRODUCER, parent=tracing.remote(headers.get("traceparent")), attributes=attributes):
-            headers["traceparent"] = tracing.traceparent() or headers.get("traceparent", "")
-            encoded = [(name, value.encode()) for name, value in headers.items() if value]
-            future: asyncio.Future[Any] = await producer.send(row["topic"], value=row["payload"], key=row["key"].encode(), headers=encoded)
-        return future
-
-    async def _started(self) -> AIOKafkaProducer:
-        if self._producer is None:
-            producer = make_producer(self._settings.kafka, client_id="plumbline-relay")
-            try:
-                await producer.start()
-            except BaseException:
-                await abandon(producer)
-                raise
-            self._producer = producer
-        return self._producer
-
-    async def _stop_producer(self) -> None:
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            await abandon(producer)
-
     # -- leadership
 
     @contextlib.asynccontextmanager
@@ -217,6 +170,7 @@ class Relay:
             self._settings.db.url.get_secret_value(),
             timeout=5,
             command_timeout=5,
+            ssl=False if self._settings.db.ssl == "disable" else self._settings.db.ssl,
             server_settings={"application_name": "plumbline-relay-lock", "idle_session_timeout": str(_IDLE_SESSION_MS)},
         )
         try:

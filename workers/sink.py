@@ -53,7 +53,7 @@ class WebhookSink:
         headers = {"content-type": "application/json", "idempotency-key": str(message["event_id"])}
         try:
             response = await self._client.post(self._url, content=orjson.dumps(message), headers=headers)
-        except httpx.ConnectError as error:
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise ProviderAway("the webhook refuses connections") from error
         except httpx.HTTPError as error:
             raise ProviderError(type(error).__name__) from error

@@ -8,39 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
 
-from service.events import CATALOG_TOPIC, ORDERS_TOPIC, PARTITIONS, RETRY_PARTITIONS
+from service.events import PARTITIONS, RETRY_PARTITIONS, SUBSCRIPTIONS, dead_letter_topic, retry_topic
 from service.foundation.kafka import abandon, apply_topics, make_producer
 from service.settings import KafkaSettings, Settings
 from workers.envelope import Origin, attempt_of, header_map, origin_of
 
-# Group → topics it reads, and whether failing records go through the delay tiers before they are dead.
-SUBSCRIPTIONS: Final[dict[str, tuple[str, ...]]] = {
-    "inventory": (ORDERS_TOPIC,),
-    "payments": (ORDERS_TOPIC,),
-    "notifications": (ORDERS_TOPIC,),
-    "timeline": (ORDERS_TOPIC,),
-    "cache": (ORDERS_TOPIC, CATALOG_TOPIC),
-}
+__all__ = ["SUBSCRIPTIONS", "Mover", "all_topics", "create_topics", "dead_letter_topic", "describe", "retry_topic", "retry_topics", "tiers_of"]
+
+# Groups whose failing records go through the delay tiers before they are dead.
 TIERED: Final = frozenset({"inventory", "payments", "notifications"})
 _MAX_MESSAGE: Final = 1_024
 _WEEK_MS: Final = str(7 * 86_400_000)
-
-
-def retry_topic(topic: str, group: str, number: int) -> str:
-    """Tier `number` (from 1) of a group's records of `topic`."""
-    return f"{topic}.{group}.retry.{number}"
-
-
-def dead_letter_topic(topic: str, group: str) -> str:
-    """Where a group's hopeless records of `topic` go."""
-    return f"{topic}.{group}.dlt"
 
 
 def tiers_of(group: str, settings: Settings) -> tuple[float, ...]:
@@ -73,9 +58,10 @@ async def create_topics(settings: Settings) -> list[str]:
 class Mover:
     """Sends records to retry and dead-letter topics and waits for the acknowledgement."""
 
-    def __init__(self, settings: KafkaSettings, *, client_id: str) -> None:
+    def __init__(self, settings: KafkaSettings, *, client_id: str, make: Callable[..., AIOKafkaProducer] = make_producer) -> None:
         self._settings = settings
         self._client_id = client_id
+        self._make = make
         self._producer: AIOKafkaProducer | None = None
         self._lock = asyncio.Lock()
 
@@ -100,7 +86,7 @@ class Mover:
     async def _started(self) -> AIOKafkaProducer:
         async with self._lock:
             if self._producer is None:
-                producer = make_producer(self._settings, client_id=self._client_id)
+                producer = self._make(self._settings, client_id=self._client_id)
                 try:
                     await producer.start()
                 except BaseException:
