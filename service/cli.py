@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__.split("\n\n")[0])
 topics_app = typer.Typer(no_args_is_help=True, help="Kafka topics.")
-dlq_app = typer.Typer(no_args_is_help=True, help="Dead letters: list, show.")
+dlq_app = typer.Typer(no_args_is_help=True, help="Dead letters: list, show, replay, discard.")
 events_app = typer.Typer(no_args_is_help=True, help="The event contract.")
 
 _SERVERS = "Servers"
@@ -240,6 +240,51 @@ def topics_apply() -> None:
 
     created = _run(create_topics(settings))
     typer.echo(f"created {len(created)} topics" if created else "all topics are there")
+
+
+@dlq_app.command("replay")
+def dlq_replay(
+    ids: Annotated[list[str] | None, typer.Argument(help="Dead letters; none: all that match the filters.")] = None,
+    consumer: Annotated[str, typer.Option(help="Only of this consumer.")] = "",
+    status: Annotated[str, typer.Option(help="Only in this state.")] = "open",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen.")] = False,
+    rate: Annotated[float, typer.Option(min=0.1, help="At most so many a second.")] = 50.0,
+) -> None:
+    """Send dead letters to their groups once more; repeating it changes nothing."""
+    settings = _settings("dlq")
+    from service.admin.by_hand import decide_letters
+
+    raise typer.Exit(_run(decide_letters(settings, "replay", ids or [], consumer=consumer, status=status, dry_run=dry_run, rate=rate)))
+
+
+@dlq_app.command("discard")
+def dlq_discard(
+    ids: Annotated[list[str], typer.Argument(help="Dead letters.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen.")] = False,
+) -> None:
+    """Give dead letters up for good."""
+    settings = _settings("dlq")
+    from service.admin.by_hand import decide_letters
+
+    raise typer.Exit(_run(decide_letters(settings, "discard", ids, consumer="", status="open", dry_run=dry_run, rate=50.0)))
+
+
+@app.command(rich_help_panel=_TOOLS)
+def republish(
+    since: Annotated[str, typer.Option(help="Sent at or after: 2030-01-31T12:00Z, or 30m, 6h, 2d ago.")] = "",
+    unfinished: Annotated[bool, typer.Option("--unfinished", help="Of unfinished orders, and what a group has not applied.")] = False,
+    rate: Annotated[float, typer.Option(min=1, help="At most so many events a second.")] = 2_000.0,
+) -> None:
+    """Put events Kafka lost back into the outbox."""
+    settings = _settings("republish")
+    from service.admin.by_hand import republish_events
+    from workers.main import GROUPS
+
+    if bool(since) == unfinished:
+        _fail("say either --since TIME or --unfinished")
+    # Timeline and cache keep no inbox: the one is looked up by its rows, the other is repaired by time.
+    handled = {name: tuple(handlers) for name, handlers in GROUPS.items() if name not in {"timeline", "cache"}}
+    raise typer.Exit(_run(republish_events(settings, since=since, handled=handled, rate=rate)))
 
 
 @app.command(rich_help_panel=_TOOLS)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from service.admin import operations, schemas
+from service.admin import letters, operations, schemas
 from service.foundation import status
+from service.foundation.db import retry_contention
 from service.foundation.redis import RedisAway
 from service.web.call import Call, Resources, parse_id
 from service.web.paging import cut_page, decode_uuid_cursor, encode_cursor, link_next
@@ -42,6 +44,31 @@ async def dead_letter(call: Call, letter_id: str) -> Response:
     async with call.db.connection() as connection:
         row = await operations.get_dead_letter(connection, parse_id(letter_id))
     return Response(orjson.dumps(schemas.present_detail(row)), headers=_NO_STORE)
+
+
+@router.post("/dead-letters/{letter_id}/replay", status_code=202, response_model=schemas.DeadLetterOut)
+@policy("ops:admin", cost=5, problems=("not-found", "invalid-transition"))
+async def replay(call: Call, letter_id: str, body: schemas.Empty) -> Response:
+    """Send it to its group once more; asked again, nothing more happens. Without an envelope it can only be discarded."""
+    return await _decide(call, letter_id, letters.replay)
+
+
+@router.post("/dead-letters/{letter_id}/discard", status_code=202, response_model=schemas.DeadLetterOut)
+@policy("ops:admin", cost=5, problems=("not-found", "invalid-transition"))
+async def discard(call: Call, letter_id: str, body: schemas.Empty) -> Response:
+    """Give it up for good; who did is in the audit log."""
+    return await _decide(call, letter_id, letters.discard)
+
+
+async def _decide(call: Call, letter_id: str, decide: Callable[..., Awaitable[letters.Decision]]) -> Response:
+    found = parse_id(letter_id)
+
+    async def attempt() -> letters.Decision:
+        async with call.db.transaction() as connection:
+            return await decide(connection, found, actor=call.caller.subject)
+
+    decision = await retry_contention(attempt)
+    return Response(orjson.dumps(schemas.present_dead_letter(decision.letter)), status_code=202, headers=_NO_STORE)
 
 
 @router.get("/overview", response_model=schemas.Overview)

@@ -22,6 +22,12 @@ class DeadLetterQuery(BaseModel):
     cursor: Annotated[str | None, Field(max_length=64)] = None
 
 
+class Empty(BaseModel):
+    """No body, or {}."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
 class DeadLetterOut(BaseModel):
     """A record a group gave up on; `topic`, `partition`, `offset` are its first place in Kafka."""
 
