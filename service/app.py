@@ -12,14 +12,12 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__
 from service.admin.routes import router as admin_router
-from service.errors import DependencyUnavailable, MalformedRequest, MethodNotAllowed, NotFound, ServiceError
+from service.errors import DependencyUnavailable, ServiceError
 from service.foundation import failpoints, metrics
 from service.foundation.cache import Cache
 from service.foundation.db import Database
@@ -38,7 +36,6 @@ from service.web.docs import add_docs
 from service.web.guard import Guard
 from service.web.jwks import KeySet
 from service.web.observe import Observe
-from service.web.problems import problem_response
 from service.web.ratelimit import AddressShield, Limiter
 
 log = get_logger(__name__)
@@ -55,11 +52,32 @@ _SAMPLE_S: Final = 1.0
 _DATABASE_GONE_S: Final = 300.0
 
 
+class Api(FastAPI):
+    """FastAPI for its router and its document; a request goes through `MIDDLEWARE` and straight to the router.
+
+    What FastAPI would wrap around (error pages, telemetry, exit stacks) is `Observe`'s or nobody's work here,
+    and cost more than all gates together (docs/adr/0003).
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self
+        if self.middleware_stack is None:
+            self.middleware_stack = self.build_middleware_stack()
+        await self.middleware_stack(scope, receive, send)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """The list above, around the router."""
+        stack: ASGIApp = self.router
+        for layer in reversed(self.user_middleware):
+            stack = layer.cls(stack, *layer.args, **layer.kwargs)
+        return stack
+
+
 def create_app(settings: Settings, *, lifecycle: Lifecycle | None = None) -> FastAPI:
     """The ASGI application; opens nothing until its lifespan starts."""
     life = lifecycle or Lifecycle()
     failpoints.arm(settings.app.failpoints)
-    app = FastAPI(
+    app = Api(
         title="Plumbline orders",
         version=__version__,
         description="Place, follow, cancel and ship orders. Errors are RFC 9457 problems.",
@@ -69,27 +87,12 @@ def create_app(settings: Settings, *, lifecycle: Lifecycle | None = None) -> Fas
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
-        exception_handlers={HTTPException: _http_exception},
     )
     for router in ROUTERS:
         app.router.routes.extend(router.routes)  # flat: an included router costs a second match
     if not settings.production:
         add_docs(app)
     return app
-
-
-async def _http_exception(request: Request, error: Exception) -> Response:
-    """What the router itself raises: no such path, no such method."""
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    request_id = request.scope["state"]["request_id"]
-    try:
-        request.app.state.resources.shield.charge(request.scope)
-    except ServiceError as refused:
-        return problem_response(refused, request_id=request_id)
-    kinds: dict[int, type[ServiceError]] = {404: NotFound, 405: MethodNotAllowed, 400: MalformedRequest}
-    allow = {"allow": (getattr(error, "headers", None) or {}).get("Allow", "")} if status == 405 else {}
-    kind = kinds.get(status, ServiceError)
-    return problem_response(kind(headers=allow), request_id=request_id)
 
 
 def _lifespan(settings: Settings, lifecycle: Lifecycle) -> Callable[[FastAPI], Any]:

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
-from redis.exceptions import ResponseError
 
 from service.errors import ServiceError
 from service.foundation import metrics
 from service.foundation.log import get_logger
 from service.foundation.redis import RedisAway, RedisClient
+from service.foundation.redis_wire import Command
 from service.foundation.sql import load_text
 
 log = get_logger(__name__)
@@ -83,12 +83,13 @@ class Cache:
 
     # -- reading
 
-    def add_peeks(self, pipe: Any, refs: Sequence[Ref]) -> None:
-        """Add one read-only command a ref to a pipeline; give its results to `read_peeks`."""
-        for ref in refs:
-            pipe.hmget(entry_keys(ref)[0], "v", "d", "f")
+    @staticmethod
+    def peek_commands(refs: Sequence[Ref]) -> list[Command]:
+        """One read-only command a ref for a pipeline; give the replies to `read_peeks`."""
+        return [("HMGET", f"{_PREFIX}:{{{entity}:{item}}}", "v", "d", "f") for entity, item in refs]
 
-    def read_peeks(self, refs: Sequence[Ref], results: Sequence[Any]) -> Peeks:
+    @staticmethod
+    def read_peeks(refs: Sequence[Ref], results: Sequence[Any]) -> Peeks:
         """What the peeks found; undecodable entries count as misses."""
         return {ref: entry for ref, result in zip(refs, results, strict=True) if (entry := _decode(result)) is not None}
 
@@ -231,7 +232,7 @@ class Cache:
 
 def _decode(result: Any) -> Entry | None:
     """An entry from HMGET's answer; None for a miss, an error or garbage (a fill repairs it)."""
-    if isinstance(result, ResponseError) or not isinstance(result, list) or None in result:
+    if not isinstance(result, list) or None in result:
         return None
     try:
         entry = Entry(int(result[0]), result[1], max(0.0, time.time() - int(result[2]) / 1000))

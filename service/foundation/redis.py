@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Sequence
+from typing import Any, Final, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from service.foundation import metrics
 from service.foundation.breaker import Breaker
 from service.foundation.log import get_logger
+from service.foundation.redis_wire import Command, RedisWire
 from service.settings import RedisSettings
 
 log = get_logger(__name__)
@@ -45,6 +46,7 @@ class RedisClient:
             retry=Retry(NoBackoff(), 0),
         )
         self.raw: Redis = Redis(connection_pool=pool)
+        self._wire = RedisWire(settings.url.get_secret_value(), timeout_s=timeout_s)
         self.breaker = Breaker("redis", changed=metrics.show_breaker)
         self._probe: asyncio.Task[None] | None = None
 
@@ -62,12 +64,22 @@ class RedisClient:
         try:
             answer = await work
         except (RedisError, OSError, TimeoutError) as error:
-            metrics.redis_errors.inc()
-            self.breaker.failed()
-            self._probe_if_open()
+            self._failed()
             raise RedisAway from error
         self.breaker.succeeded()
         return answer
+
+    async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
+        """One reply a command over the shared wire (error replies are `hiredis.ReplyError` values). Raises `RedisAway`."""
+        if self.breaker.state != "closed":
+            raise RedisAway
+        try:
+            replies = await self._wire.pipeline(commands)
+        except (OSError, TimeoutError) as error:
+            self._failed()
+            raise RedisAway from error
+        self.breaker.succeeded()
+        return replies
 
     async def close(self) -> None:
         """Close all connections."""
@@ -75,6 +87,12 @@ class RedisClient:
             self._probe.cancel()
         with contextlib.suppress(RedisError, OSError):
             await self.raw.aclose()
+        self._wire.close()
+
+    def _failed(self) -> None:
+        metrics.redis_errors.inc()
+        self.breaker.failed()
+        self._probe_if_open()
 
     def _probe_if_open(self) -> None:
         if self.away and (self._probe is None or self._probe.done()):

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Final, Literal
 
 from service.errors import Overloaded
@@ -33,6 +31,7 @@ class Admission:
         self._caps = {lane: max(1, int(limit * share)) for lane, share in _SHARES.items()}
         self._waiting: dict[Lane, deque[asyncio.Future[None]]] = {lane: deque() for lane in _SHARES}
         self._receiving = 0
+        self._gauge = metrics.admission_in_flight
         metrics.admission_limit.set(limit)
 
     def look(self, lane: Lane) -> None:
@@ -40,30 +39,28 @@ class Admission:
         if self.in_flight >= self._caps[lane] and len(self._waiting[lane]) >= min(_MAX_WAITING, self.limit):
             self._shed(lane)
 
-    @asynccontextmanager
-    async def receiving(self) -> AsyncIterator[None]:
-        """A body is being received: bounded apart from the slots. Raises `Overloaded`."""
+    def begin_receiving(self) -> None:
+        """A body is being received: bounded apart from the slots; pair with `end_receiving`. Raises `Overloaded`."""
         if self._receiving >= _MAX_RECEIVING:
             self._shed("normal")
         self._receiving += 1
-        try:
-            yield
-        finally:
-            self._receiving -= 1
 
-    @asynccontextmanager
-    async def slot(self, lane: Lane) -> AsyncIterator[None]:
-        """Work on one request. Raises `Overloaded` when no slot is free within the wait."""
+    def end_receiving(self) -> None:
+        """The body is complete, or given up."""
+        self._receiving -= 1
+
+    async def enter(self, lane: Lane) -> None:
+        """Take a slot; pair with `leave`. Raises `Overloaded` when none is free within the wait."""
         if self.in_flight < self._caps[lane] and not self._waiting[lane]:
             self.in_flight += 1
         else:
             await self._wait(lane)
-        metrics.admission_in_flight.set(self.in_flight)
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
-            self._wake()
+        self._gauge.set(self.in_flight)
+
+    def leave(self) -> None:
+        """Give the slot back, to whoever waits in the most important lane."""
+        self.in_flight -= 1
+        self._wake()
 
     async def _wait(self, lane: Lane) -> None:
         if len(self._waiting[lane]) >= _MAX_WAITING:

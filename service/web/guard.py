@@ -1,14 +1,19 @@
-"""What is refused before anything is parsed: foreign hosts, long URIs, large or ambiguous headers.
+"""What is refused before anything is parsed: foreign hosts, long URIs, large or ambiguous headers, the overflow.
 
-The host list stops DNS rebinding and poisoned links; the limits stop memory from being spent on strangers.
+The host list stops DNS rebinding and poisoned links; the limits stop memory from being spent on strangers;
+a full process and a loud address are turned away before their token is looked at.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import HeadersTooLarge, MalformedRequest, UnknownHost, UriTooLong
 from service.settings import HttpSettings
+
+_WRITES: Final = frozenset({"POST", "PATCH"})
 
 
 class Guard:
@@ -22,6 +27,9 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             self._check(scope)
+            resources = scope["app"].state.resources
+            resources.admission.look("critical" if scope["method"] in _WRITES else "normal")
+            resources.shield.charge(scope)
         await self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:

@@ -6,19 +6,19 @@ An exception nobody expected becomes a 500 problem without internals, logged wit
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
+from functools import cache
 from typing import Any, Final
 
-import structlog
-from opentelemetry.trace import SpanKind, Status, StatusCode
-from starlette.datastructures import MutableHeaders
+from opentelemetry.trace import Span
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import ServiceError
+from service.errors import MethodNotAllowed, NotFound, ServiceError
 from service.foundation import metrics, tracing
 from service.foundation.log import get_logger
+from service.foundation.log import request_id as current_request_id
 from service.outbox import new_id
 from service.web.problems import problem_response
 
@@ -27,7 +27,8 @@ log = get_logger(__name__)
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9-]{8,64}")
 # Methods are free text on the wire; a label value is not.
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
-_SECURITY: Final = {"x-content-type-options": "nosniff", "content-security-policy": "default-src 'none'; frame-ancestors 'none'"}
+_CSP: Final = b"content-security-policy"
+_SECURITY: Final = ((b"x-content-type-options", b"nosniff"), (_CSP, b"default-src 'none'; frame-ancestors 'none'"))
 
 
 class Observe:
@@ -41,35 +42,35 @@ class Observe:
             await self._app(scope, receive, send)
             return
         request_id, traceparent = _read_ids(scope)
-        scope["state"] = {**scope.get("state", {}), "request_id": request_id}
+        scope["state"] = {"request_id": request_id}
+        current_request_id.set(request_id)  # the server runs each request in a task of its own
         exchange = _Exchange(scope, send, request_id)
-        structlog.contextvars.bind_contextvars(request_id=request_id)
         metrics.http_in_flight.inc()
         try:
-            with tracing.span(scope["method"], SpanKind.SERVER, parent=tracing.remote(traceparent)) as span:
+            with tracing.server_span(scope["method"], parent=traceparent) as span:
                 await self._answer(scope, receive, exchange)
-                span.update_name(f"{scope['method']} {exchange.route}")
-                span.set_attributes(exchange.attributes())
-                if exchange.status >= 500:
-                    span.set_status(Status(StatusCode.ERROR))
+                exchange.describe(span)
                 exchange.write_log()
         finally:
             metrics.http_in_flight.dec()
             exchange.count()
-            structlog.contextvars.clear_contextvars()
 
     async def _answer(self, scope: Scope, receive: Receive, exchange: _Exchange) -> None:
         try:
             await self._app(scope, receive, exchange.send)
-        except ServiceError as error:
-            # Raised by a middleware below; routes turn theirs into responses themselves.
-            if not exchange.begun:
-                await problem_response(error, request_id=exchange.request_id)(scope, receive, exchange.send)
+        except (ServiceError, HTTPException) as error:
+            # Raised by a middleware below, or by the router; routes turn their own into responses.
+            await self._refuse(scope, receive, exchange, _as_problem(error))
         except Exception as error:  # the last resort of the whole API: logged, counted as a 500
             log.exception("request.failed", error=type(error).__name__)
             if exchange.begun:
                 raise
-            await problem_response(ServiceError(), request_id=exchange.request_id)(scope, receive, exchange.send)
+            await self._refuse(scope, receive, exchange, ServiceError())
+
+    @staticmethod
+    async def _refuse(scope: Scope, receive: Receive, exchange: _Exchange, error: ServiceError) -> None:
+        if not exchange.begun:
+            await problem_response(error, request_id=exchange.request_id)(scope, receive, exchange.send)
 
 
 class _Exchange:
@@ -86,30 +87,57 @@ class _Exchange:
     def route(self) -> str:
         return getattr(self._scope.get("route"), "path", "unmatched")
 
+    @property
+    def method(self) -> str:
+        method: str = self._scope["method"]
+        return method if method in _METHODS else "other"
+
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.begun, self.status = True, message["status"]
-            headers = MutableHeaders(raw=message.setdefault("headers", []))
-            headers["x-request-id"] = self.request_id
-            for name, value in _SECURITY.items():
-                headers.setdefault(name, value)
+            headers = message["headers"] = list(message.get("headers", ()))
+            own_policy = any(name == _CSP for name, _ in headers)
+            headers += (_SECURITY[0], (b"x-request-id", self.request_id.encode())) if own_policy else (
+                *_SECURITY, (b"x-request-id", self.request_id.encode()))  # fmt: skip
             if self._scope["app"].state.resources.lifecycle.stopping.is_set():
-                headers["connection"] = "close"
+                headers.append((b"connection", b"close"))
         await self._send(message)
 
-    def attributes(self) -> dict[str, Any]:
-        return {"http.request.method": self._scope["method"], "http.route": self.route, "http.response.status_code": self.status}
+    def describe(self, span: Span) -> None:
+        """Name the span by its route, which is known only now."""
+        if not span.is_recording():
+            return
+        span.update_name(f"{self.method} {self.route}")
+        span.set_attributes({"http.request.method": self.method, "http.route": self.route, "http.response.status_code": self.status})
+        if self.status >= 500:
+            tracing.mark_failed(span, str(self.status))
 
     def count(self) -> None:
-        method = self._scope["method"] if self._scope["method"] in _METHODS else "other"
-        metrics.http_requests.labels(self.route, method, str(self.status)).inc()
-        metrics.http_duration.labels(self.route, method).observe(time.perf_counter() - self._started)
+        requests, durations = _children(self.route, self.method, self.status)
+        requests.inc()
+        durations.observe(time.perf_counter() - self._started)
 
     def write_log(self) -> None:
         caller = self._scope["state"].get("caller")
-        principal = None if caller is None else hashlib.sha256(caller.subject.encode()).hexdigest()[:16]
-        duration_ms = round((time.perf_counter() - self._started) * 1000, 2)
-        log.info("http.request", method=self._scope["method"], route=self.route, status=self.status, duration_ms=duration_ms, principal=principal)
+        log.info(
+            "http.request", method=self.method, route=self.route, status=self.status,
+            duration_ms=round((time.perf_counter() - self._started) * 1000, 2), principal=None if caller is None else caller.tag,
+        )  # fmt: skip
+
+
+@cache
+def _children(route: str, method: str, status: int) -> tuple[Any, Any]:
+    """Metrics bound once for each combination: routes, methods and statuses are few."""
+    return metrics.http_requests.labels(route, method, str(status)), metrics.http_duration.labels(route, method)
+
+
+def _as_problem(error: ServiceError | HTTPException) -> ServiceError:
+    """What the router itself raises: no such path, no such method."""
+    if isinstance(error, ServiceError):
+        return error
+    if error.status_code == 405:
+        return MethodNotAllowed(headers={"allow": (error.headers or {}).get("Allow", "")})
+    return NotFound() if error.status_code == 404 else ServiceError()
 
 
 def _read_ids(scope: Scope) -> tuple[str, str | None]:

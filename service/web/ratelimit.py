@@ -14,15 +14,16 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
-from redis.exceptions import NoScriptError, ResponseError
+from hiredis import ReplyError
 from starlette.types import Scope
 
 from service.errors import QuotaExceeded
 from service.foundation import metrics
 from service.foundation.cache import Cache, Peeks, Ref
 from service.foundation.redis import RedisAway, RedisClient
+from service.foundation.redis_wire import Command
 from service.foundation.sql import load_text
 from service.settings import Settings
 from service.web.auth import Caller
@@ -40,7 +41,7 @@ _FAILED_TOKEN_COST: Final = 10
 class Verdict:
     """What a charge answered: the headers every response carries, and what the peeks saw (None: Redis is away)."""
 
-    headers: dict[str, str]
+    headers: list[tuple[bytes, bytes]]
     peeks: Peeks | None
 
 
@@ -57,6 +58,7 @@ class Limiter:
         factors = {role: int(factor) for role, _, factor in (item.partition("=") for item in limit.role_factors)}
         self._policies = {role: _scaled(base, factor * lift) for role, factor in factors.items()}
         self._default = _scaled(base, lift)
+        self._bind_metrics()
         self._local = LocalBuckets(_LOCAL_KEYS)
 
     async def charge(self, caller: Caller, cost: int, refs: Sequence[Ref]) -> Verdict:
@@ -67,32 +69,27 @@ class Limiter:
         except RedisAway:
             allowed, states = self._ask_locally(caller, cost, policies)
             peeks = None
-        metrics.limit_decisions.labels("allowed" if allowed else "denied", "degraded" if peeks is None else "shared").inc()
+        self._decided[allowed, peeks is None].inc()
         headers = _headers(states, cost, degraded=peeks is None)
         if not allowed:
             raise _denial(states, headers)
-        return Verdict(headers, peeks)
+        return Verdict([(name.encode(), value.encode()) for name, value in headers.items()], peeks)
+
+    def _bind_metrics(self) -> None:
+        outcomes, places = {True: "allowed", False: "denied"}, {True: "degraded", False: "shared"}
+        self._decided = {(a, d): metrics.limit_decisions.labels(outcomes[a], places[d]) for a in outcomes for d in places}
 
     async def _ask_redis(self, caller: Caller, cost: int, policies: Sequence[Policy], refs: Sequence[Ref]) -> tuple[bool, list[State], Peeks]:
-        # Hashed: a subject that starts with "}" would make an empty hash tag and break the slot rule.
-        tag = hashlib.sha256(caller.subject.encode()).hexdigest()[:16]
-        keys = [f"rl:{{{tag}}}:{policy.name}" for policy in policies]
-        arguments = [cost, *(value for policy in policies for value in (policy.quota, int(policy.window_s * 1_000_000)))]
-        for load_script in (False, True):
-            pipe = self._redis.raw.pipeline(transaction=False)
-            if load_script:
-                pipe.script_load(_SCRIPT)
-            pipe.evalsha(_SHA, len(keys), *keys, *arguments)
-            self._cache.add_peeks(pipe, refs)
-            results: list[Any] = (await self._redis.call(pipe.execute(raise_on_error=False)))[int(load_script) :]
-            if not isinstance(results[0], NoScriptError):
-                break
-        if isinstance(results[0], ResponseError):
-            raise RedisAway from results[0]
-        allowed, *numbers = results[0]
-        pairs = zip(numbers[::2], numbers[1::2], strict=True)
-        states = [State(policy, max(0, left), wait / 1_000_000) for policy, (left, wait) in zip(policies, pairs, strict=True)]
-        return bool(allowed), states, self._cache.read_peeks(refs, results[1:])
+        keys = [f"rl:{{{caller.tag}}}:{policy.name}" for policy in policies]
+        arguments = [number for policy in policies for number in (policy.quota, int(policy.window_s * 1_000_000))]
+        commands: list[Command] = [("EVALSHA", _SHA, len(keys), *keys, cost, *arguments), *self._cache.peek_commands(refs)]
+        first, *peeked = await self._redis.pipeline(commands)
+        if isinstance(first, ReplyError) and str(first).startswith("NOSCRIPT"):
+            _, first = await self._redis.pipeline([("SCRIPT", "LOAD", _SCRIPT), commands[0]])
+        if isinstance(first, ReplyError):
+            raise RedisAway from first
+        states = [State(policy, max(0, first[2 * i + 1]), first[2 * i + 2] / 1_000_000) for i, policy in enumerate(policies)]
+        return bool(first[0]), states, self._cache.read_peeks(refs, peeked)
 
     def _ask_locally(self, caller: Caller, cost: int, policies: Sequence[Policy]) -> tuple[bool, list[State]]:
         share = [replace(policy, quota=max(policy.quota // self._replicas, _LARGEST_COST)) for policy in policies]

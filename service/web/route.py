@@ -1,6 +1,6 @@
 """A route that runs the gates in their order before the endpoint, and validates bytes once.
 
-    admission look → address bucket → token → scope → key header → body (deadline, cap) → strict JSON
+    token → scope → key header → body (deadline, cap) → strict JSON
     → model (a failure is held) → principal bucket + cache peeks (one Redis pipeline) → slot → endpoint
 
 FastAPI still reads the signature for OpenAPI; only its request handling is replaced, because with
@@ -137,8 +137,6 @@ class GatedRoute(APIRoute):
 
     async def _run_gates(self, call: Call) -> Response:
         resources, wanted = call.resources, self.policy
-        resources.admission.look(wanted.lane)
-        resources.shield.charge(call.scope)
         await self._authenticate(call)
         key = read_key(call.headers) if wanted.keyed else None
         arguments: dict[str, Any] = {name: call.path_params[name] for name in self._path_names}
@@ -152,11 +150,14 @@ class GatedRoute(APIRoute):
             if key is not None:
                 principal = call.caller.subject
                 call.keyed = KeyedRequest(principal, key, fingerprint(call.method, call.url.path, principal, raw))
-            async with resources.admission.slot(wanted.lane):
+            await resources.admission.enter(wanted.lane)
+            try:
                 response = await self._run_endpoint(call, arguments)
+            finally:
+                resources.admission.leave()
         except ServiceError as error:
             response = problem_response(error, request_id=call.request_id)
-        response.headers.update(verdict.headers)
+        response.raw_headers.extend(verdict.headers)
         return response
 
     async def _authenticate(self, call: Call) -> None:
@@ -194,8 +195,12 @@ class GatedRoute(APIRoute):
     async def _read_model(self, call: Call, model: type[BaseModel]) -> tuple[Any, BaseModel]:
         http = call.resources.settings.http
         optional = not model.model_fields
-        async with call.resources.admission.receiving():
+        admission = call.resources.admission
+        admission.begin_receiving()
+        try:
             body = await read_body(call, http, required=not optional)
+        finally:
+            admission.end_receiving()
         raw = {} if optional and not body else parse_json(body, max_depth=http.json_depth)
         try:
             return raw, model.model_validate(raw)

@@ -1,0 +1,131 @@
+"""The hot path's Redis connection: one socket, many requests in flight, replies in order.
+
+redis-py spends ~150 µs of CPU on a two-command pipeline, this ~15 (`make bench`); everything that is not on
+the hot path uses redis-py. Parsing and packing are hiredis' own. A reply that is late breaks the connection,
+because what comes next on it would belong to somebody else. docs/adr/0019 says when to drop this file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final
+
+import hiredis
+from redis.asyncio.connection import SSLConnection, parse_url
+
+Command = Sequence[str | bytes | int]
+
+_CONNECT_FACTOR: Final = 4
+
+
+class WireError(ConnectionError):
+    """The connection broke or an answer was late; nothing is known about the commands sent."""
+
+
+class RedisWire:
+    """Sends pipelines over one connection, opened when it is needed and opened again after it broke."""
+
+    def __init__(self, url: str, *, timeout_s: float) -> None:
+        self._target = parse_url(url)
+        self._timeout_s = timeout_s
+        self._protocol: _Protocol | None = None
+        self._opening = asyncio.Lock()
+
+    async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
+        """One reply a command; a Redis error reply is a `hiredis.ReplyError` in its place. Raises `WireError`, `OSError`."""
+        protocol = self._protocol
+        if protocol is None or protocol.broken:
+            protocol = await self._open()
+        return await protocol.send(commands, self._timeout_s)
+
+    def close(self) -> None:
+        """Close the connection; a later `pipeline` opens a new one."""
+        if self._protocol is not None:
+            self._protocol.fail("closed")
+            self._protocol = None
+
+    async def _open(self) -> _Protocol:
+        async with self._opening:
+            if self._protocol is None or self._protocol.broken:
+                loop, target = asyncio.get_running_loop(), self._target
+                tls = ssl.create_default_context() if target.get("connection_class") is SSLConnection else None
+                try:
+                    async with asyncio.timeout(self._timeout_s * _CONNECT_FACTOR):
+                        _, made = await loop.create_connection(_Protocol, target.get("host", "localhost"), target.get("port", 6379), ssl=tls)
+                except TimeoutError as error:
+                    raise WireError("could not connect in time") from error
+                await self._greet(made)
+                self._protocol = made
+            return self._protocol
+
+    async def _greet(self, protocol: _Protocol) -> None:
+        target = self._target
+        greetings: list[Command] = []
+        if password := target.get("password"):
+            greetings.append(("AUTH", target.get("username") or "default", password))
+        greetings.append(("SELECT", target.get("db", 0)))
+        for answer in await protocol.send(greetings, self._timeout_s):
+            if isinstance(answer, Exception):
+                protocol.fail("refused")
+                raise WireError(str(answer))
+
+
+class _Protocol(asyncio.Protocol):
+    """Replies come in the order of the commands; each waiter takes as many as it sent."""
+
+    def __init__(self) -> None:
+        self.broken = False
+        self._reader = hiredis.Reader()
+        self._waiting: deque[tuple[asyncio.Future[list[Any]], int, asyncio.TimerHandle]] = deque()
+        self._replies: list[Any] = []
+        self._transport: asyncio.Transport | None = None
+
+    async def send(self, commands: Sequence[Command], timeout_s: float) -> list[Any]:
+        """Write at once; resolves when the last reply is in."""
+        if self._transport is None or self.broken:
+            raise WireError("not connected")
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[list[Any]] = loop.create_future()
+        self._waiting.append((answer, len(commands), loop.call_later(timeout_s, self.fail, "late")))
+        packed: list[bytes] = [hiredis.pack_command(tuple(command)) for command in commands]  # type: ignore[arg-type]  # its stub knows one argument
+        self._transport.write(b"".join(packed))
+        return await answer
+
+    def fail(self, reason: str) -> None:
+        """Give up on the connection and on everybody who waits for it."""
+        self.broken = True
+        while self._waiting:
+            answer, _, timer = self._waiting.popleft()
+            timer.cancel()
+            if not answer.done():
+                answer.set_exception(WireError(reason))
+        if self._transport is not None:
+            with contextlib.suppress(OSError):
+                self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
+        self._transport = transport  # type: ignore[assignment]
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self.fail("connection lost")
+
+    def data_received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        replies = self._replies
+        while self._waiting:
+            answer, count, timer = self._waiting[0]
+            while len(replies) < count:
+                reply = self._reader.gets()
+                if reply is False:
+                    return
+                replies.append(reply)
+            self._waiting.popleft()
+            timer.cancel()
+            if not answer.done():
+                answer.set_result(replies)
+            replies = self._replies = []
