@@ -4,11 +4,11 @@
 ARG PYTHON_IMAGE=python:3.13-slim-trixie
 
 FROM ${PYTHON_IMAGE} AS build
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_CACHE_DIR=/var/cache/pip
 WORKDIR /src
 # Dependencies first: this layer is rebuilt only when their hashes change.
 COPY requirements/runtime.txt requirements/build.txt requirements/
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     python -m venv /app/.venv \
     && /app/.venv/bin/pip install --quiet --require-hashes -r requirements/runtime.txt -r requirements/build.txt
 COPY pyproject.toml README.md LICENSE ./
