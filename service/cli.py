@@ -82,7 +82,7 @@ def up(
     options = UpOptions(
         home=Path(os.environ.get("PLUMBLINE_HOME", ".plumbline")),
         http_port=int(os.environ.get("HTTP_PORT", "8000")),
-        ops_port=int(os.environ.get("OPS_PORT", "9000")),
+        ops_port=int(os.environ.get("OPS_PORT", "0")),
         api=api, workers=workers, only_deps=only == "deps", reload=reload, profile=profile, kafka=kafka, fresh=fresh, detach=detach,
     )  # fmt: skip
     raise typer.Exit(run_up(options))
