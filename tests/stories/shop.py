@@ -106,6 +106,10 @@ class Shop:
         """As `become`, for one order."""
         return (await self.become([order], *statuses))[0]
 
+    async def status(self, order: Order) -> str:
+        """The order's status in the database."""
+        return str(await self.database.fetchval("SELECT status FROM orders WHERE id = $1", order["id"]))
+
     # -- the provider
 
     def decisions(self, order: Order) -> list[dict[str, Any]]:
@@ -157,14 +161,13 @@ class Shop:
 
     async def quiet(self, *, parked: Iterable[str] = ()) -> None:
         """Wait until every order has ended and every event is applied or parked."""
-        parked = list(parked)
+        parked, left = list(parked), list[str]()
 
         async def look() -> bool:
             nonlocal left
             left = await invariants.every_order_has_ended(self.database, parked=parked) + await invariants.unapplied(self.database)
             return not left
 
-        left: list[str] = []
         try:
             await until(look, "the system is quiet")
         except AssertionError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import httpx
 import redis.asyncio
@@ -29,7 +30,7 @@ async def test_redis_away_sales_go_on(shop: Shop) -> None:
             placed = await ask(lambda: anna.place(("SKU-0004", 1)))
             if placed.status_code == 201:
                 orders.append(placed.json())
-                await ask(lambda: anna.get(f"/orders/{placed.json()['id']}"))
+                await ask(partial(anna.get, f"/orders/{placed.json()['id']}"))
             await ask(lambda: anna.get("/products/SKU-0004"))
 
     async with asyncio.TaskGroup() as group:

@@ -1,0 +1,126 @@
+"""kill -9 of API, relay and workers while customers buy and cancel: afterwards every promise still holds.
+
+The kills follow a seeded schedule; the interleaving is the machine's own. `PLUMBLINE_TEST_KILLS` makes it longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+import httpx
+
+from tests.stories.shop import Shop, until
+from tests.support.clients import ApiClient
+
+SEED, CUSTOMERS = 20, 8
+KILLS = int(os.environ.get("PLUMBLINE_TEST_KILLS", "9"))
+PAUSE_S = (0.3, 0.9)
+ROLES = ("api", "worker", "relay")
+STEPS_BETWEEN = 3
+
+
+@dataclass
+class History:
+    """What customers were told for certain: (principal, key) → the answer, and how to ask again."""
+
+    told: dict[tuple[str, str], httpx.Response] = field(default_factory=dict)
+    again: dict[tuple[str, str], Callable[[], Awaitable[httpx.Response]]] = field(default_factory=dict)
+    killed: Counter[str] = field(default_factory=Counter)
+
+    def placed(self) -> list[dict[str, Any]]:
+        return [answer.json() for answer in self.told.values() if answer.status_code == 201]
+
+
+async def test_nothing_is_lost_when_anything_is_killed(shop: Shop) -> None:
+    history, stop = History(), asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        for number in range(CUSTOMERS):
+            group.create_task(customer(shop, f"survivor-{number}", history, stop))
+        try:
+            await kill_things(shop, history)
+        finally:
+            stop.set()
+    for role in ROLES:
+        await shop.replaced(role, ())
+    await shop.holds()
+    await answers_are_kept(shop, history)
+    assert all(history.killed[role] >= KILLS // len(ROLES) for role in ROLES), history.killed
+    ends = await shop.become(history.placed(), "paid", "rejected", "cancelled", "expired")
+    assert {"paid", "cancelled"} <= set(ends), Counter(ends)
+    assert 500 not in shop.answers, shop.answers
+    assert await shop.database.fetchval("SELECT count(*) FROM dead_letter WHERE consumer <> 'payments'") == 0
+    print(f"{len(ends)} orders: {dict(Counter(ends))}; killed: {dict(history.killed)}")
+
+
+async def customer(shop: Shop, sub: str, history: History, stop: asyncio.Event) -> None:
+    """Buy, and cancel every third order, each step until its answer is definite."""
+    anna, choice = shop.login(sub), random.Random(f"{SEED}-{sub}")
+    while not stop.is_set():
+        lines = [(f"SKU-{number:04d}", choice.randint(1, 3)) for number in choice.sample(range(10, 16), choice.randint(1, 3))]
+        placed = await step(shop, history, sub, lambda key, lines=lines: anna.place(*lines, key=key))
+        assert placed.status_code == 201, placed.text
+        if choice.random() < 0.33:
+            await withdraw(shop, history, anna, sub, placed.json())
+
+
+async def withdraw(shop: Shop, history: History, anna: ApiClient, sub: str, order: dict[str, Any]) -> None:
+    """Cancel at whatever moment it is; 412 when the order moved on meanwhile: look again, and ask with a new key."""
+    for _ in range(3):
+        done = await step(shop, history, sub, lambda key, order=order: anna.cancel(order, key=key))
+        if done.status_code != 412:
+            assert done.status_code in {200, 409}, done.text
+            return
+        order = (await shop.definite(partial(anna.get, f"/orders/{order['id']}"))).json()
+
+
+async def step(shop: Shop, history: History, sub: str, send: Callable[[str], Awaitable[httpx.Response]]) -> httpx.Response:
+    key = str(uuid4())
+    history.again[sub, key] = lambda: send(key)
+    answer = history.told[sub, key] = await shop.definite(lambda: send(key))
+    return answer
+
+
+async def kill_things(shop: Shop, history: History) -> None:
+    """One process of each role in turn, each kill after some more answers, so that something was going on."""
+    schedule = random.Random(SEED)
+    for number in range(KILLS):
+        role = ROLES[number % len(ROLES)]
+        before = len(history.told)
+
+        async def busy(before: int = before) -> bool:
+            return len(history.told) >= before + STEPS_BETWEEN
+
+        await until(busy, "customers get answers")
+        await asyncio.sleep(schedule.uniform(*PAUSE_S))  # the schedule of the faults
+
+        async def struck(role: str = role) -> bool:
+            pids = shop.pids(role)
+            if pids:
+                os.kill(schedule.choice(pids), signal.SIGKILL)
+            return bool(pids)
+
+        await until(struck, f"there is a {role} to kill")
+        history.killed[role] += 1
+
+
+async def answers_are_kept(shop: Shop, history: History) -> None:
+    """I1: each 201 is there as answered. I3: a refusal left nothing. I4: asked again, the answer is the same bytes."""
+    rows = await shop.database.fetch("SELECT principal, key, body FROM idempotency_key WHERE principal LIKE '%survivor-%'")
+    stored = {row["key"]: row["body"] for row in rows}
+    for (sub, key), answer in history.told.items():
+        expected = answer.content if answer.status_code < 300 else None
+        assert stored.get(key) == expected, f"{sub}'s {key} was answered {answer.status_code}: {answer.text[:200]}"
+    assert len(stored) == sum(answer.status_code < 300 for answer in history.told.values())
+    succeeded = [call for call, answer in history.told.items() if answer.status_code < 300]
+    for call in random.Random(SEED).sample(succeeded, min(40, len(succeeded))):
+        replay = await shop.definite(history.again[call])
+        assert (replay.content, replay.headers["idempotent-replayed"]) == (history.told[call].content, "true")
