@@ -78,15 +78,17 @@ class _Writer:
 
 
 _writer: _Writer | None = None
+_access: Processor | None = None
 
 
 def configure(settings: TelemetrySettings, *, process: str, version: str) -> None:
     """Set up structlog and route stdlib logging into it. Call once, before anything logs."""
-    global _writer  # noqa: PLW0603 - one writer a process, made once
+    global _writer, _access  # noqa: PLW0603 - one writer a process, made once
     _writer = _Writer()
     console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stdout.isatty())
     renderer: Processor = structlog.dev.ConsoleRenderer() if console else _render_json
     writer = _writer
+    _access = None if console or settings.log_level not in ("debug", "info") else _add_identity(process, version)
     shared: list[Processor] = [
         structlog.processors.add_log_level,
         _add_moment,
@@ -100,6 +102,15 @@ def configure(settings: TelemetrySettings, *, process: str, version: str) -> Non
         cache_logger_on_first_use=True,
     )
     _adopt_stdlib(settings.log_level)
+
+
+def access(fields: dict[str, Any]) -> None:
+    """The line every request writes: as `info("http.request", …)`, at a fifth of the cost where lines are JSON."""
+    if _access is None or _writer is None:
+        get_logger("service.web.observe").info("http.request", **fields)
+        return
+    event = {"event": "http.request", "level": "info", **fields, "timestamp": datetime.now(UTC).isoformat(timespec="microseconds")}
+    _writer.msg(orjson.dumps(_access(None, "info", event)))
 
 
 def drain() -> None:

@@ -82,18 +82,26 @@ class _Protocol(asyncio.Protocol):
         self._reader = hiredis.Reader()
         self._waiting: deque[tuple[asyncio.Future[list[Any]], int, asyncio.TimerHandle]] = deque()
         self._replies: list[Any] = []
+        self._unsent: list[bytes] = []
         self._transport: asyncio.Transport | None = None
 
     async def send(self, commands: Sequence[Command], timeout_s: float) -> list[Any]:
-        """Write at once; resolves when the last reply is in."""
+        """Write with whatever else this turn brings; resolves when the last reply is in."""
         if self._transport is None or self.broken:
             raise WireError("not connected")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[list[Any]] = loop.create_future()
         self._waiting.append((answer, len(commands), loop.call_later(timeout_s, self.fail, "late")))
-        packed: list[bytes] = [hiredis.pack_command(tuple(command)) for command in commands]  # type: ignore[arg-type]  # its stub knows one argument
-        self._transport.write(b"".join(packed))
+        if not self._unsent:
+            # Flushed at the end of this turn of the loop: what many requests ask for goes out in one system call.
+            loop.call_soon(self._flush)
+        self._unsent += [hiredis.pack_command(tuple(command)) for command in commands]  # type: ignore[arg-type]  # its stub knows one argument
         return await answer
+
+    def _flush(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        if self._transport is not None and not self.broken:
+            self._transport.write(b"".join(unsent))
 
     def fail(self, reason: str) -> None:
         """Give up on the connection and on everybody who waits for it."""

@@ -14,12 +14,13 @@ from typing import Any, Final
 from opentelemetry.trace import Span
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uuid_utils import uuid7
 
 from service.errors import MethodNotAllowed, NotFound, ServiceError
 from service.foundation import metrics, tracing
+from service.foundation.log import access as write_access_line
 from service.foundation.log import get_logger
 from service.foundation.log import request_id as current_request_id
-from service.outbox import new_id
 from service.web.problems import problem_response
 
 log = get_logger(__name__)
@@ -119,10 +120,10 @@ class _Exchange:
 
     def write_log(self) -> None:
         caller = self._scope["state"].get("caller")
-        log.info(
-            "http.request", method=self.method, route=self.route, status=self.status,
-            duration_ms=round((time.perf_counter() - self._started) * 1000, 2), principal=None if caller is None else caller.tag,
-        )  # fmt: skip
+        write_access_line({
+            "method": self.method, "route": self.route, "status": self.status, "principal": None if caller is None else caller.tag,
+            "duration_ms": round((time.perf_counter() - self._started) * 1000, 2),
+        })  # fmt: skip
 
 
 @cache
@@ -147,4 +148,4 @@ def _read_ids(scope: Scope) -> tuple[str, str | None]:
             request_id = value.decode("ascii")
         elif name == b"traceparent":
             traceparent = value.decode("latin-1")
-    return request_id or str(new_id()), traceparent
+    return request_id or str(uuid7()), traceparent

@@ -102,7 +102,7 @@ class GatedRoute(APIRoute):
         options["responses"] = {**(options.get("responses") or {}), **problem_examples(*self._problem_slugs())}
         options["openapi_extra"] = {"parameters": self._header_parameters(), "security": [{"bearer": []}], "x-scope": declared.scope}
         super().__init__(path, endpoint, **options)
-        self.app = self._serve
+        self.app = self.serve
 
     def _read_signature(self, endpoint: Callable[..., Any], path: str) -> None:
         hints = get_type_hints(endpoint)
@@ -127,7 +127,8 @@ class GatedRoute(APIRoute):
     def _header_parameters(self) -> list[dict[str, Any]]:
         return [*([_KEY_HEADER] if self.policy.keyed else []), *([_MATCH_HEADER] if self.policy.if_match else [])]
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI: gates, endpoint, answer."""
         call = Call(scope, receive, send)
         try:
             response = await self._run_gates(call)
