@@ -95,7 +95,7 @@ class Floors:
         self._prices = {row["sku"]: row["price_minor"] for row in await connection.fetch("SELECT sku, price_minor FROM product")}
         self._connections.give(connection)
         address = urlsplit(os.environ["REDIS_URL"])
-        _, self._redis = await asyncio.get_running_loop().create_connection(Redis, address.hostname, address.port)
+        _, self._redis = await asyncio.get_running_loop().create_connection(Redis, address.hostname or "", address.port or 6379)
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

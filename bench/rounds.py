@@ -49,7 +49,7 @@ class Series:
 
     def median(self, name: str) -> float:
         """Median of one field of the samples."""
-        return statistics.median(getattr(sample, name) for sample in self.samples)
+        return float(statistics.median(getattr(sample, name) for sample in self.samples))
 
     def spread(self, name: str = "server_us") -> float:
         """Third quartile ÷ first − 1: how much the host disturbed this arm (0 with fewer than four samples)."""
@@ -57,13 +57,13 @@ class Series:
         if len(values) < 4:
             return 0.0
         first, _, third = statistics.quantiles(values, n=4, method="inclusive")
-        return third / first - 1
+        return float(third / first - 1)
 
 
 def ratio(arm: Series, floor: Series, name: str = "server_us") -> float:
     """Median over the rounds of arm ÷ floor in the same round: what disturbs a round cancels out."""
     pairs = zip(arm.samples, floor.samples, strict=True)
-    return statistics.median(getattr(a, name) / getattr(f, name) for a, f in pairs)
+    return float(statistics.median(getattr(a, name) / getattr(f, name) for a, f in pairs))
 
 
 def measure(rig: Rig, program: Path, arm: Arm, seconds: float) -> Sample:

@@ -14,7 +14,6 @@ from typing import Any
 import asyncpg
 import redis.asyncio as redis_py
 from aiokafka import AIOKafkaConsumer
-from aiokafka.structs import TopicPartition
 
 from tests.faults.checker.evidence import Evidence, Fault, Op, Row
 
@@ -70,13 +69,14 @@ def _key(row: asyncpg.Record) -> Row:
 
 
 async def _records(bootstrap: str) -> list[Row]:
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False, auto_offset_reset="earliest")
+    # Without a group, subscribing assigns every partition of the topics to this one reader.
+    consumer = AIOKafkaConsumer(*_TOPICS, bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False, auto_offset_reset="earliest")
     await consumer.start()
     found: list[Row] = []
     try:
-        present = await consumer.topics()
-        partitions = [TopicPartition(t, p) for t in _TOPICS if t in present for p in consumer.partitions_for_topic(t) or ()]
-        consumer.assign(partitions)
+        partitions = list(consumer.assignment())
+        if not partitions:
+            raise OSError(f"no partition of {', '.join(_TOPICS)} was found at {bootstrap}")
         ends = {p: end for p, end in (await consumer.end_offsets(partitions)).items() if end > 0}
         while ends:
             for records in (await consumer.getmany(timeout_ms=500)).values():

@@ -73,7 +73,7 @@ def replays_are_identical(evidence: Evidence) -> Verdict:
             verdict.expect(len(fresh) <= 1, owner[1], f"{len(fresh)} answers to one key claim to be the first")
             row = stored.get(owner)
             matches = row is not None and row["answer_hash"] == good[0].answer_hash
-            verdict.expect(matches, owner[1], "the stored answer is not the one given" if row else "answered 2xx, and no answer is stored for the key")
+            verdict.expect(matches, owner[1], "the stored answer is not the one given" if row else "answered 2xx, and nothing is stored for the key")
             for op in ops:
                 if op.outcome == "fail" and op.invoked > good[0].completed:
                     allowed = op.slug == _REUSED and op.body_hash != good[0].body_hash
