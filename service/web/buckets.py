@@ -70,6 +70,16 @@ class LocalBuckets:
             states.append(State(policy, max(0, left), wait))
         return allowed, states
 
+    def take(self, key: str, cost: int, policy: Policy, *, now_s: float) -> float:
+        """Charge one policy; 0 if it was allowed, else the seconds to wait. The form every request pays for."""
+        name = (key, policy.name)
+        charged = min(max(self._tats.get(name, now_s), now_s), now_s + policy.window_s) + policy.window_s * cost / policy.quota
+        wait_s = charged - now_s - policy.window_s
+        if wait_s > 1e-9:
+            return wait_s
+        self._remember(name, charged)
+        return 0.0
+
     def _remember(self, key: tuple[str, str], tat: float) -> None:
         self._tats[key] = tat
         self._tats.move_to_end(key)
@@ -80,6 +90,8 @@ class LocalBuckets:
 def client_address(scope: Scope, trusted: Sequence[Network]) -> str:
     """The right-most address that is not a trusted proxy; IPv6 by its /64, since one host owns all of it."""
     peer = (scope.get("client") or ("0.0.0.0", 0))[0]  # noqa: S104 - a unix socket has no address
+    if not trusted and "." in peer:
+        return str(peer)
     chain = [part.strip() for name, value in scope["headers"] if name == b"x-forwarded-for" for part in value.decode("latin-1").split(",")]
     address = _parse(peer)
     while address is not None and chain and any(address in network for network in trusted):

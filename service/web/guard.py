@@ -14,6 +14,7 @@ from service.errors import HeadersTooLarge, MalformedRequest, UnknownHost, UriTo
 from service.settings import HttpSettings
 
 _WRITES: Final = frozenset({"POST", "PATCH"})
+_SPELLINGS: Final = 100
 
 
 class Guard:
@@ -23,6 +24,7 @@ class Guard:
         self._app = app
         self._settings = settings
         self._hosts = frozenset(settings.allowed_hosts)
+        self._seen: set[bytes] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -33,16 +35,26 @@ class Guard:
         await self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
-        headers = scope["headers"]
         if len(scope.get("raw_path", b"")) + len(scope["query_string"]) > self._settings.uri_bytes:
             raise UriTooLong(f"at most {self._settings.uri_bytes} bytes")
-        if len(headers) > self._settings.header_count or sum(len(n) + len(v) for n, v in headers) > self._settings.header_bytes:
+        size, hosts, host = 0, 0, b""
+        for name, value in scope["headers"]:
+            size += len(name) + len(value)
+            if name == b"host":
+                hosts, host = hosts + 1, value
+        if len(scope["headers"]) > self._settings.header_count or size > self._settings.header_bytes:
             raise HeadersTooLarge(f"at most {self._settings.header_count} headers, {self._settings.header_bytes} bytes")
-        hosts = [value for name, value in headers if name == b"host"]
-        if len(hosts) != 1:
+        if hosts != 1:
             raise MalformedRequest("exactly one Host header")
-        if "*" not in self._hosts and _name(hosts[0].decode("latin-1")) not in self._hosts:
+        if host not in self._seen:
+            self._judge(host)
+
+    def _judge(self, host: bytes) -> None:
+        """Refuse a foreign host; remember a good one as it was written (there are few spellings, and only good ones are kept)."""
+        if "*" not in self._hosts and _name(host.decode("latin-1")) not in self._hosts:
             raise UnknownHost
+        if len(self._seen) < _SPELLINGS:
+            self._seen.add(host)
 
 
 def _name(host: str) -> str:

@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Final
 
 from hiredis import ReplyError
@@ -73,7 +74,7 @@ class Limiter:
         headers = _headers(states, cost, degraded=peeks is None)
         if not allowed:
             raise _denial(states, headers)
-        return Verdict([(name.encode(), value.encode()) for name, value in headers.items()], peeks)
+        return Verdict(headers, peeks)
 
     def _bind_metrics(self) -> None:
         outcomes, places = {True: "allowed", False: "denied"}, {True: "degraded", False: "shared"}
@@ -111,33 +112,38 @@ class AddressShield:
         """One token a request, ten more for a token that was not accepted. Raises `QuotaExceeded`."""
         cost = _FAILED_TOKEN_COST if failed_token else 1
         cost = min(cost, self._policies[0].quota)
-        allowed, states = self._buckets.charge(client_address(scope, self._trusted), cost, self._policies, now_s=time.monotonic())
-        if not allowed and not failed_token:
+        wait_s = self._buckets.take(client_address(scope, self._trusted), cost, self._policies[0], now_s=time.monotonic())
+        if wait_s > 0 and not failed_token:
             metrics.limit_decisions.labels("denied", "address").inc()
-            raise QuotaExceeded("too many requests from this address", headers=_retry_after(states[0].wait_s))
+            raise QuotaExceeded("too many requests from this address", headers=_retry_after(wait_s))
 
 
 def _scaled(policies: Sequence[Policy], factor: int) -> list[Policy]:
     return [replace(policy, quota=policy.quota * factor) for policy in policies]
 
 
-def _headers(states: Sequence[State], cost: int, *, degraded: bool) -> dict[str, str]:
+@cache
+def _policy_header(policies: tuple[Policy, ...]) -> bytes:
+    return ", ".join(f'"{policy.name}";q={policy.quota};w={policy.window_s:g}' for policy in policies).encode()
+
+
+def _headers(states: Sequence[State], cost: int, *, degraded: bool) -> list[tuple[bytes, bytes]]:
     """draft-ietf-httpapi-ratelimit-headers: a client that paces at the smallest r/t is never refused."""
-    mark = ";degraded" if degraded else ""
     shown = []
     for state in states:
-        refill_s = state.left * state.policy.window_s / state.policy.quota
-        if state.left < cost:
-            refill_s = max(state.wait_s, (cost - state.left) * state.policy.window_s / state.policy.quota)
-        shown.append(f'"{state.policy.name}";r={state.left};t={max(1, math.ceil(refill_s))}{mark}')
-    policies = [f'"{state.policy.name}";q={state.policy.quota};w={state.policy.window_s:g}' for state in states]
-    return {"ratelimit-policy": ", ".join(policies), "ratelimit": ", ".join(shown)}
+        policy, left = state.policy, state.left
+        refill_s = left * policy.window_s / policy.quota
+        if left < cost:
+            refill_s = max(state.wait_s, (cost - left) * policy.window_s / policy.quota)
+        shown.append(f'"{policy.name}";r={left};t={max(1, math.ceil(refill_s))}{";degraded" if degraded else ""}')
+    return [(b"ratelimit-policy", _policy_header(tuple(state.policy for state in states))), (b"ratelimit", ", ".join(shown).encode())]
 
 
-def _denial(states: Sequence[State], headers: dict[str, str]) -> QuotaExceeded:
+def _denial(states: Sequence[State], headers: list[tuple[bytes, bytes]]) -> QuotaExceeded:
     violated = [state.policy.name for state in states if state.wait_s > 0]
     wait_s = max(state.wait_s for state in states)
-    return QuotaExceeded("slow down", headers=headers | _retry_after(wait_s), extra={"violated-policies": violated})
+    shown = {name.decode(): value.decode() for name, value in headers}
+    return QuotaExceeded("slow down", headers=shown | _retry_after(wait_s), extra={"violated-policies": violated})
 
 
 def _retry_after(wait_s: float) -> dict[str, str]:
