@@ -13,9 +13,8 @@ import contextlib
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeAlias, TypeVar
 
 import asyncpg
 import orjson
@@ -29,14 +28,10 @@ from service.foundation.breaker import Breaker
 from service.foundation.log import get_logger
 from service.settings import DatabaseSettings
 
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
-
 log = get_logger(__name__)
 T = TypeVar("T")
-Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
-_RELEASE_TIMEOUT_S: Final = 2.0
 _CONNECT_FAILURES_TO_OPEN: Final = 3
 _PROBE_S: Final = 0.25
 _CONTENTION_TRIES: Final = 3
@@ -81,66 +76,88 @@ class Statement:
 
 
 class Database:
-    """One pool of connections to the one database that holds the truth."""
+    """One pool of connections to the one database that holds the truth.
+
+    asyncpg's own pool would cost a task and ~60 µs a request, and serve the last waiter first (docs/adr/0020);
+    here a first-in-first-out semaphore is the queue and a list holds what is free.
+    """
 
     def __init__(self, settings: DatabaseSettings, *, application: str, queue_timeout_ms: int | None = None) -> None:
         self._settings = settings
         self._application = application
         self._queue_timeout_s = (queue_timeout_ms or settings.queue_timeout_ms) / 1000
         self._slots = asyncio.Semaphore(settings.pool_size)
-        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._free: list[Connection] = []
+        self._all: set[Connection] = set()
+        self._opened = False
         self._probe: asyncio.Task[None] | None = None
         self.lost_since: float | None = None
         self.breaker = Breaker("postgresql-connect", streak=_CONNECT_FAILURES_TO_OPEN, open_s=3600, changed=metrics.show_breaker)
 
     async def open(self) -> None:
         """Open every connection of the pool. Raises `DependencyUnavailable` if the server cannot be reached."""
-        size = self._settings.pool_size
         try:
-            self._pool = await asyncpg.create_pool(**self._connect_arguments(), min_size=size, max_size=size, max_inactive_connection_lifetime=0)
+            self._free = list(await asyncio.gather(*(self._connect() for _ in range(self._settings.pool_size))))
         except (*CONNECTION_ERRORS, TimeoutError, asyncpg.PostgresError) as error:
+            await self.close()
             raise DependencyUnavailable(f"PostgreSQL cannot be reached: {type(error).__name__}") from error
-        metrics.db_pool_size.set(size)
+        self._opened = True
+        metrics.db_pool_size.set(self._settings.pool_size)
 
     async def close(self, timeout_s: float = 5.0) -> None:
         """Close the pool; connections still busy after `timeout_s` are cut."""
+        self._opened = False
         if self._probe is not None:
             self._probe.cancel()
-        if self._pool is not None:
-            try:
-                await asyncio.wait_for(self._pool.close(), timeout_s)
-            except TimeoutError:
-                self._pool.terminate()
+        free, self._free = self._free, []
+        with contextlib.suppress(TimeoutError, asyncpg.PostgresError, *CONNECTION_ERRORS):
+            async with asyncio.timeout(timeout_s):
+                await asyncio.gather(*(connection.close() for connection in free))
+        for connection in self._all:
+            connection.terminate()
+        self._all.clear()
 
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
-        """A connection in autocommit. A statement that timed out or was cancelled costs the connection, not the next caller."""
+    def connection(self) -> Lease:
+        """A connection in autocommit for the block. A statement that timed out or was cancelled costs the connection.
+
+        Raises `Overloaded` (none free in time) or `DependencyUnavailable`.
+        """
+        return Lease(self, transactional=False)
+
+    def transaction(self) -> Lease:
+        """A READ COMMITTED transaction: committed at the end of the block, rolled back by any exception."""
+        return Lease(self, transactional=True)
+
+    async def take(self) -> Connection:
+        """A connection of the caller's own until `give_back`; use `connection()` or `transaction()`."""
         await self._take_slot()
         try:
-            connection = await self._acquire()
-            metrics.db_pool_in_use.inc()
-            try:
-                yield connection
-            except (TimeoutError, asyncio.CancelledError, asyncpg.ReadOnlySQLTransactionError):
-                # Its protocol state is unknown (or it talks to a demoted primary): never hand it out again.
-                connection.terminate()
-                raise
-            finally:
-                metrics.db_pool_in_use.dec()
-                await self._release(connection)
-        except TimeoutError as error:
-            raise DependencyUnavailable("the database did not answer in time") from error
-        except CONNECTION_ERRORS as error:
-            self._note_loss()
-            raise DependencyUnavailable("the database is not available") from error
-        finally:
+            while self._free:
+                connection = self._free.pop()
+                if not connection.is_closed():
+                    return connection
+                self._all.discard(connection)
+            return await self._reconnect()
+        except BaseException:
             self._slots.release()
+            raise
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
-        """A READ COMMITTED transaction: committed at the end of the block, rolled back by any exception."""
-        async with self.connection() as connection, connection.transaction():
-            yield connection
+    def give_back(self, connection: Connection, *, broken: bool) -> None:
+        """Hand it to the next; a broken one (or one left inside a transaction) is cut, and the next caller opens another."""
+        # Nothing of ours outlives a transaction: locks are transaction-level, settings came with the connection, no LISTEN,
+        # no temporary tables. So asyncpg's reset (a round trip, ~100 µs of server CPU) is not needed: test_db.py asks a used session.
+        if broken or connection.is_in_transaction():
+            connection.terminate()
+        if connection.is_closed() or not self._opened:
+            self._all.discard(connection)
+        else:
+            self._free.append(connection)
+        self._slots.release()
+
+    def note_loss(self) -> None:
+        """The database was found to be away."""
+        if self.lost_since is None:
+            self.lost_since = time.monotonic()
 
     def _connect_arguments(self) -> dict[str, Any]:
         s = self._settings
@@ -149,8 +166,6 @@ class Database:
             "timeout": s.acquire_timeout_ms / 1000,
             "command_timeout": s.command_timeout_ms / 1000,
             "ssl": _ssl(s.ssl),
-            "init": _set_codecs,
-            "reset": _leave_nothing_behind,
             # Generic plans and a cheap random page: the hot statements were measured with both (docs/adr/0005).
             "server_settings": {
                 "application_name": self._application,
@@ -164,8 +179,11 @@ class Database:
         }
 
     async def _take_slot(self) -> None:
-        if self.breaker.state == "open":
+        if not self._opened or self.breaker.state == "open":
             raise DependencyUnavailable("the database is not available")
+        if not self._slots.locked():
+            await self._slots.acquire()
+            return
         started = time.monotonic()
         try:
             async with asyncio.timeout(self._queue_timeout_s):
@@ -174,41 +192,33 @@ class Database:
             raise Overloaded("no database connection was free in time") from error
         metrics.db_pool_wait.observe(time.monotonic() - started)
 
-    async def _acquire(self) -> Connection:
-        if self._pool is None:
-            raise DependencyUnavailable("the database pool is not open")
+    async def _connect(self) -> Connection:
+        async with asyncio.timeout(self._settings.acquire_timeout_ms / 1000):
+            connection: Connection = await asyncpg.connect(**self._connect_arguments())
+            await _set_codecs(connection)
+        self._all.add(connection)
+        return connection
+
+    async def _reconnect(self) -> Connection:
         try:
-            connection = await self._pool.acquire(timeout=self._settings.acquire_timeout_ms / 1000)
+            connection = await self._connect()
         except (*CONNECTION_ERRORS, TimeoutError, asyncpg.PostgresError) as error:
-            self._note_loss()
+            self.note_loss()
             metrics.db_connect_errors.inc()
             self.breaker.failed()
-            if self.breaker.state == "open":
-                self._start_probe()
+            self._probe_if_open()
             raise DependencyUnavailable("the database is not available") from error
         self.breaker.succeeded()
         self.lost_since = None
         return connection
 
-    async def _release(self, connection: Connection) -> None:
-        if self._pool is None:
-            return
-        try:
-            await self._pool.release(connection, timeout=_RELEASE_TIMEOUT_S)
-        except (*CONNECTION_ERRORS, TimeoutError, asyncpg.PostgresError):
-            connection.terminate()
-
-    def _note_loss(self) -> None:
-        if self.lost_since is None:
-            self.lost_since = time.monotonic()
-
-    def _start_probe(self) -> None:
-        if self._probe is None or self._probe.done():
+    def _probe_if_open(self) -> None:
+        if self.breaker.state == "open" and (self._probe is None or self._probe.done()):
             self._probe = asyncio.create_task(self._probe_until_back(), name="database-probe")
 
     async def _probe_until_back(self) -> None:
         """While the breaker is open, one task tries to connect; callers fail at once meanwhile."""
-        arguments = {k: v for k, v in self._connect_arguments().items() if k not in ("init", "reset")} | {"timeout": 1.0}
+        arguments = self._connect_arguments() | {"timeout": 1.0}
         while True:
             await asyncio.sleep(_PROBE_S)
             try:
@@ -221,6 +231,59 @@ class Database:
             self.lost_since = None
             log.info("database.back")
             return
+
+
+class Lease:
+    """`async with` around one use of a connection; a bare class, since every request pays for it."""
+
+    __slots__ = ("_connection", "_db", "_transaction", "_transactional")
+
+    def __init__(self, db: Database, *, transactional: bool) -> None:
+        self._db, self._transactional = db, transactional
+
+    async def __aenter__(self) -> Connection:
+        connection = self._connection = await self._db.take()
+        metrics.db_pool_in_use.inc()
+        if self._transactional:
+            self._transaction = connection.transaction()
+            try:
+                await self._transaction.start()
+            except BaseException as error:
+                self._end(error)
+                raise self._as_ours(error) from error
+        return connection
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        try:
+            if self._transactional and not self._connection.is_closed():
+                await (self._transaction.commit() if error is None else self._roll_back(error))
+        except BaseException as late:
+            self._end(late)
+            raise self._as_ours(late) from late
+        self._end(error)
+        if error is not None and (ours := self._as_ours(error)) is not error:
+            raise ours from error
+
+    async def _roll_back(self, error: BaseException) -> None:
+        if not _is_fatal(error):
+            await self._transaction.rollback()
+
+    def _end(self, error: BaseException | None) -> None:
+        metrics.db_pool_in_use.dec()
+        # After a timeout or a cancellation the protocol's state is unknown (or the primary was demoted): never hand it out again.
+        self._db.give_back(self._connection, broken=error is not None and _is_fatal(error))
+
+    def _as_ours(self, error: BaseException) -> BaseException:
+        if isinstance(error, TimeoutError):
+            return DependencyUnavailable("the database did not answer in time")
+        if isinstance(error, CONNECTION_ERRORS):
+            self._db.note_loss()
+            return DependencyUnavailable("the database is not available")
+        return error
+
+
+def _is_fatal(error: BaseException) -> bool:
+    return isinstance(error, TimeoutError | asyncio.CancelledError | asyncpg.ReadOnlySQLTransactionError)
 
 
 async def retry_contention(attempt: Callable[[], Awaitable[T]]) -> T:
@@ -242,16 +305,6 @@ async def _set_codecs(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     # SQLAlchemy's bind processors do not run (only its text is used), so JSON is taught to asyncpg.
     for name in ("json", "jsonb"):
         await connection.set_type_codec(name, schema="pg_catalog", encoder=_dump_json, decoder=orjson.loads)
-
-
-async def _leave_nothing_behind(connection: asyncpg.Connection[asyncpg.Record]) -> None:
-    """Instead of asyncpg's reset (one round trip, ~100 µs of server CPU a request): nothing of ours outlives a transaction.
-
-    Locks are transaction-level, settings come with the connection, no LISTEN, no temporary tables, no cursors;
-    tests/integration/test_db.py asks a used session for each of these.
-    """
-    if connection.is_in_transaction():
-        connection.terminate()
 
 
 def _dump_json(value: object) -> str:
