@@ -14,6 +14,9 @@ from service.foundation import failpoints
 from service.migrations import LOCK_TIMEOUT_MS, sqlalchemy_url
 from service.models import metadata
 
+_LOCK = 0x6D696772617465  # "migrate"
+_TURN_TIMEOUT_MS = 300_000
+
 
 def include(_object: Any, name: str | None, kind: str, _reflected: object, _compare_to: Any) -> bool:
     """Daily partitions come and go with the reaper; they are not schema."""
@@ -39,6 +42,11 @@ async def migrate() -> None:
     settings = {"server_settings": {"lock_timeout": str(LOCK_TIMEOUT_MS), "application_name": "plumbline-migrate"}}
     engine = create_async_engine(sqlalchemy_url(), poolclass=NullPool, connect_args=settings)
     async with engine.connect() as connection:
+        # One migration at a time: the second waits for the first and then finds nothing to do.
+        await connection.exec_driver_sql(f"SET lock_timeout = {_TURN_TIMEOUT_MS}")
+        await connection.exec_driver_sql(f"SELECT pg_advisory_lock({_LOCK})")
+        await connection.exec_driver_sql(f"SET lock_timeout = {LOCK_TIMEOUT_MS}")
+        await connection.commit()
         await connection.run_sync(run)
     await engine.dispose()
 
