@@ -25,6 +25,7 @@ from tests.faults.checker.collect import collect
 from tests.faults.checker.delivery import HANDLES
 from tests.faults.checker.report import exit_code, judge_all, render
 from tests.faults.shopper import History, Shopper
+from tests.faults.sql import age_order
 
 ACTIONS: Final = ("crash", "hang")
 _FIRED_S, _QUIET_S = 30.0, 40.0
@@ -158,12 +159,7 @@ async def _cancelled_meanwhile(_: World, shopper: Shopper, fired: Fired) -> None
 async def _expired_meanwhile(world: World, shopper: Shopper, fired: Fired) -> None:
     placed = await shopper.place(("SKU-0006", 1))
     await fired()
-    connection = await asyncpg.connect(world.stack["urls"]["database"])
-    try:
-        await connection.execute("UPDATE orders SET updated_at = updated_at - interval '1 hour' WHERE id::text = $1", placed.order_id)
-        await connection.execute("UPDATE payment SET created_at = created_at - interval '1 hour' WHERE order_id::text = $1", placed.order_id)
-    finally:
-        await connection.close()
+    await age_order(world.stack["urls"]["database"], placed.order_id)
     await shopper.await_status(placed.order_id, "expired", "paid")
 
 

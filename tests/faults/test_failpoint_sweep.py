@@ -5,21 +5,10 @@ About two and a half minutes on two cores; `make test-faults` runs it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from service.foundation.failpoints import NAMES
-from tests.faults.sweep import Case, World, cases, run_case, swept_stack
-from tests.support.servers import free_base_port
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    home: Path = tmp_path_factory.mktemp("sweep")
-    with swept_stack(home, free_base_port()) as made:
-        yield made
+from tests.faults.sweep import Case, World, cases, run_case
 
 
 @pytest.mark.slow
