@@ -3,7 +3,7 @@
 Nothing is committed before it is finished, so a kill at any moment only repeats work (the inbox absorbs it).
 While the group is paused or full the loop keeps polling, or Kafka would take its partitions away. A retry
 partition whose first record is not due yet is held, and sought back to that record.
-Tests: tests/integration/test_consumer.py, tests/simulation, tests/stories.
+Tests: tests/integration/test_consumer.py, tests/unit/test_worker_simulation.py, tests/stories.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The records a member has in hand: keys side by side, each key in order, and how far every partition is done.
 
 A lane is one key of one partition. Nothing here knows Kafka: records come in, offsets that may be committed come
-out. When this is wrong a record is lost or a partition stands still: tests/simulation proves that neither happens.
+out. When this is wrong a record is lost or a partition stands still: tests/unit/test_worker_simulation.py.
 """
 
 from __future__ import annotations
