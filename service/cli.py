@@ -108,6 +108,17 @@ def reset() -> None:
     raise typer.Exit(run_reset(Path(os.environ.get("PLUMBLINE_HOME", ".plumbline"))))
 
 
+@app.command(rich_help_panel=_STACK)
+def demo(scene: Annotated[list[int] | None, typer.Option(help="Only this one, by number; may be repeated.")] = None) -> None:
+    """Watch the promises being kept, one scene each, on the running stack or its own."""
+    import os
+
+    from service.dev.demo import run_demo
+
+    home, port = Path(os.environ.get("PLUMBLINE_HOME", ".plumbline")), int(os.environ.get("HTTP_PORT", "8000"))
+    raise typer.Exit(run_demo(home, port, scene or ()))
+
+
 @app.command(rich_help_panel=_SERVERS)
 def serve(fd: Annotated[int, typer.Option(help="An inherited listening socket.")] = -1) -> None:
     """Run the API."""
@@ -240,6 +251,28 @@ def topics_apply() -> None:
 
     created = _run(create_topics(settings))
     typer.echo(f"created {len(created)} topics" if created else "all topics are there")
+
+
+@dlq_app.command("list")
+def dlq_list(
+    consumer: Annotated[str, typer.Option(help="Only of this consumer.")] = "",
+    status: Annotated[str, typer.Option(help="open, replayed, discarded or all.")] = "open",
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="The newest so many.")] = 50,
+) -> None:
+    """Show what groups gave up on, newest first."""
+    settings = _settings("dlq")
+    from service.dev.letters import print_letters
+
+    raise typer.Exit(_run(print_letters(settings, consumer=consumer, status=status, limit=limit)))
+
+
+@dlq_app.command("show")
+def dlq_show(letter: Annotated[str, typer.Argument(help="Its id, or the beginning of it.")]) -> None:
+    """Show one dead letter: why, where from, its headers and payload."""
+    settings = _settings("dlq")
+    from service.dev.letters import print_letter
+
+    raise typer.Exit(_run(print_letter(settings, letter)))
 
 
 @dlq_app.command("replay")

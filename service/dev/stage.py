@@ -1,0 +1,214 @@
+"""What a demo scene has at hand: customers who speak HTTP, the provider's books, processes to kill, and a narrator.
+
+Everything a scene does is printed as the line a person would type, with what came back.
+A promise that does not hold raises `Broken`. Test: `tests/stories/test_the_demo_holds.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+from uuid import uuid4
+
+import httpx
+
+from service.dev.issuer import mint
+from service.dev.state import read_stack
+
+Order = dict[str, Any]
+Line = tuple[str, int]
+
+_POLL_S = 0.15  # slow enough for the rate limit of one customer
+_TELL_S = 2.0
+_PATIENCE_S = 90.0
+
+
+class Broken(Exception):
+    """A promise did not hold; the message says what was seen instead."""
+
+
+class Stage:
+    """One running stack, seen from outside. Use as a context manager."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.urls: Mapping[str, str] = read_stack(home)["urls"]
+        self._run = uuid4().hex[:6]
+        self._people = 0
+        self._http = httpx.Client(timeout=10)
+        self.unavailable = 0  # answers 503 so far: each was sent again, and some scenes promise that there is none
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    # -- telling
+
+    def say(self, text: str) -> None:
+        """What happens, in words."""
+        print(f"     {text}", flush=True)
+
+    def show(self, line: str) -> None:
+        """What is typed."""
+        print(f"   $ {line}", flush=True)
+
+    def expect(self, holds: object, otherwise: str) -> None:
+        """Raise `Broken` with `otherwise` unless it holds."""
+        if not holds:
+            raise Broken(otherwise)
+
+    def wait(self, look: Callable[[], Any], what: str, *, timeout_s: float = _PATIENCE_S) -> Any:
+        """Ask until the answer is true and return it; says every two seconds what it waits for. Raises `Broken`."""
+        begin = told = time.monotonic()
+        while not (found := look()):
+            now = time.monotonic()
+            if now - begin > timeout_s:
+                raise Broken(f"waited {timeout_s:g} s in vain: {what}")
+            if now - told > _TELL_S:
+                told = now
+                self.say(f"… {now - begin:2.0f} s: {what}")
+            time.sleep(_POLL_S)
+        return found
+
+    # -- customers
+
+    def somebody(self) -> str:
+        """A new customer: nobody's rate limit is in the way of another scene."""
+        self._people += 1
+        return f"demo-{self._run}-{self._people}"
+
+    def call(self, method: str, path: str, sub: str, *, body: object = None, role: str = "customer", **headers: str) -> httpx.Response:
+        """One request; a 429 or 503 is waited out and sent again with the same key, as `Retry-After` asks."""
+        sent = {"authorization": f"Bearer {mint(self.home, sub=sub, role=role, issuer=self.urls['issuer'])}"}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            response = self._http.request(method, f"{self.urls['api']}/v1{path}", json=body, headers=sent)
+            self.unavailable += response.status_code == 503
+            if response.status_code not in {429, 503} or time.monotonic() > deadline:
+                return response
+            time.sleep(min(5.0, float(response.headers.get("retry-after", "1"))))
+
+    def place(self, *lines: Line, sub: str = "", key: str = "", shown: bool = True) -> httpx.Response:
+        """POST /v1/orders; a fresh customer and key unless named."""
+        body = {"lines": [{"sku": sku, "quantity": quantity} for sku, quantity in lines], "currency": "EUR"}
+        key = key or str(uuid4())
+        if shown:
+            self.show(f"curl -X POST $API/v1/orders -H 'Idempotency-Key: {key[:8]}…' -d '{json.dumps(body, separators=(',', ':'))}'")
+        return self.call("POST", "/orders", sub or self.somebody(), body=body, idempotency_key=key)
+
+    def placed(self, *lines: Line, sub: str = "", shown: bool = True) -> Order:
+        """As `place`, and it must be a 201; tells the answer when shown."""
+        answer = self.place(*lines, sub=sub, shown=shown)
+        self.expect(answer.status_code == 201, f"placing answered {answer.status_code}: {answer.text[:200]}")
+        order: Order = answer.json()
+        if shown:
+            self.say(f"201 {order['status']}, {money(order)}")
+        return order
+
+    def place_at_once(self, people: int, *lines: Line) -> list[Order]:
+        """So many customers at the same moment."""
+        with ThreadPoolExecutor(people) as pool:
+            return list(pool.map(lambda _: self.placed(*lines, shown=False), range(people)))
+
+    def read(self, order: Order) -> Order:
+        """The order as its owner sees it now."""
+        answer = self.call("GET", f"/orders/{order['id']}", order["customer_id"])
+        self.expect(answer.status_code == 200, f"reading order {order['id']} answered {answer.status_code}: {answer.text[:200]}")
+        found: Order = answer.json()
+        return found
+
+    def await_status(self, orders: Sequence[Order], *statuses: str) -> list[Order]:
+        """Wait until each order has one of `statuses`; answers them as they are then."""
+        ended: dict[str, Order] = {}
+
+        def look() -> bool:
+            for order in orders:
+                if order["id"] not in ended and (now := self.read(order))["status"] in statuses:
+                    ended[order["id"]] = now
+            return len(ended) == len(orders)
+
+        self.wait(look, f"{' or '.join(statuses)} ({len(orders)} order{'s' * (len(orders) > 1)})")
+        return [ended[order["id"]] for order in orders]
+
+    def cancel(self, order: Order) -> Order:
+        """Cancel the order as it is now; a 412 (it moved on meanwhile) is looked at again."""
+        for _ in range(5):
+            now = self.read(order)
+            tag = f'"{now["version"]}.1"'
+            self.show(f"curl -X POST $API/v1/orders/{order['id'][:8]}…/cancel -H 'If-Match: {tag}'")
+            answer = self.call("POST", f"/orders/{order['id']}/cancel", order["customer_id"], body={}, if_match=tag, idempotency_key=str(uuid4()))
+            if answer.status_code != 412:
+                break
+        self.expect(answer.status_code == 200, f"cancelling answered {answer.status_code}: {answer.text[:200]}")
+        self.say(f"200 cancelled, it was {now['status']}")
+        cancelled: Order = answer.json()
+        return cancelled
+
+    def story(self, order: Order, last: str) -> list[str]:
+        """Wait until the order's timeline ends with `last`; tells and answers its steps."""
+
+        def look() -> list[str]:
+            answer = self.call("GET", f"/orders/{order['id']}/timeline", order["customer_id"])
+            steps = [entry["type"].removeprefix("order.") for entry in answer.json()["items"]] if answer.status_code == 200 else []
+            return steps if steps[-1:] == [last] else []
+
+        steps: list[str] = self.wait(look, f"the timeline ends with {last}")
+        self.say(" → ".join(steps))
+        return steps
+
+    # -- the provider and the processes
+
+    def dial(self, **dials: object) -> None:
+        """Turn the payment provider's dials."""
+        self._http.post(f"{self.urls['psp']}/dials", json=dials).raise_for_status()
+
+    def dials(self) -> dict[str, Any]:
+        """How the provider behaves now."""
+        found: dict[str, Any] = self._http.get(f"{self.urls['psp']}/dials").json()
+        return found
+
+    def provider_says(self, key: str) -> str:
+        """The state the provider remembers for a key; empty when it never heard of it."""
+        answer = self._http.get(f"{self.urls['psp']}/keys/{key}")
+        return str(answer.json()["state"]) if answer.status_code == 200 else ""
+
+    def charges(self, order: Order) -> int:
+        """How often the provider took money for this order, by its own log."""
+        lines = (self.home / "psp.jsonl").read_text().splitlines()
+        entries = (json.loads(line) for line in lines if order["id"] in line)
+        return sum(entry["op"] == "charge" and entry["state"] == "captured" for entry in entries)
+
+    def kill(self, role: str) -> list[int]:
+        """kill -9 all processes of a role; answers their process ids."""
+        pids = [process["pid"] for process in read_stack(self.home)["processes"] if process["role"] == role]
+        self.expect(pids, f"this stack runs no {role}: start it with `plumbline up`")
+        self.show(f"kill -9 {' '.join(map(str, pids))}    # {role}")
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return pids
+
+    def await_others(self, role: str, gone: Sequence[int]) -> list[int]:
+        """Wait until the supervisor has put other processes in their place; answers the new process ids."""
+
+        def look() -> list[int]:
+            pids = [process["pid"] for process in read_stack(self.home)["processes"] if process["role"] == role]
+            return [] if set(pids) & set(gone) else pids
+
+        found: list[int] = self.wait(look, f"another {role} takes its place")
+        return found
+
+
+def money(order: Order) -> str:
+    """`19.98 EUR`."""
+    return f"{order['total_minor'] // 100}.{order['total_minor'] % 100:02d} {order['currency']}"
