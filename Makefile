@@ -30,11 +30,33 @@ up: $(VENV)/.local ## start the whole stack here; prints a ready line
 demo: $(VENV)/.local ## one scene a promise, on the running stack or its own
 	@exec $(BIN)/plumbline demo $(ARGS)
 
-.PHONY: test test-fast test-kafka test-memory test-faults
+.PHONY: test test-fast test-memory test-kafka test-faults test-slow
 test: $(VENV)/.dev ## unit, integration and story tests on real servers (≤ 5 min)
-	$(RUN) tests/unit tests/budgets tests/integration tests/stories
+	$(RUN) tests/unit tests/budgets tests/integration tests/stories -m "not slow"
 test-fast: $(VENV)/.dev ## what needs no server (≤ 20 s)
 	$(RUN) tests/unit tests/budgets
+test-memory: $(VENV)/.dev ## the stories on the in-memory broker
+	PLUMBLINE_TEST_KAFKA=memory TEST_KAFKA=memory $(RUN) tests/stories -m "not slow"
+test-kafka: $(VENV)/.dev ## integration and stories on Apache Kafka
+	PLUMBLINE_TEST_KAFKA=real TEST_KAFKA=real $(RUN) tests/integration tests/stories -m "not slow"
+test-faults: $(VENV)/.dev ## fault proxy, checker, and the failpoint sweep on real processes
+	$(RUN) tests/faults -m "not slow"
+test-slow: $(VENV)/.dev ## the long forms
+	$(RUN) tests -m slow
+
+.PHONY: bench bench-quick profile
+bench: $(VENV)/.dev ## costs as ratios to hand-written floors (≤ 5 min; exit 2: machine too busy)
+	$(BIN)/python -m bench full
+bench-quick: $(VENV)/.dev ## the HTTP ladder only (≤ 60 s)
+	$(BIN)/python -m bench quick
+profile: $(VENV)/.dev ## flame graphs of the API and of a worker under load
+	$(BIN)/python -m bench profile
+
+.PHONY: verify-deploy verify-deploy-full
+verify-deploy: ## chart, policy, image files, Terraform, workflows, deploy docs: the fast checks
+	$(PYTHON) deploy/verify/verify.py
+verify-deploy-full: ## those, and what takes longer: an emulated AWS, mutants
+	$(PYTHON) deploy/verify/verify.py --full
 
 .PHONY: check format requirements
 check: $(VENV)/.dev ## formatter, linter, types, floors, budgets, schema drift
