@@ -11,6 +11,7 @@ import itertools
 import json
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -54,8 +55,14 @@ class Shopper:
 
     async def place(self, *lines: tuple[str, int]) -> Op:
         """Place an order; answers the definite operation."""
-        body = {"lines": [{"sku": s, "quantity": q} for s, q in lines], "currency": "EUR", "note": f"canary-of-{self._principal}"}
-        return await self._until_definite("place", "/v1/orders", body)
+        return await self._until_definite("place", "/v1/orders", self._order(lines))
+
+    async def repeat(self, earlier: Op, *lines: tuple[str, int]) -> Op:
+        """Send an earlier place again, with its key."""
+        return await self._until_definite("place", "/v1/orders", self._order(lines), key=earlier.key)
+
+    def _order(self, lines: Sequence[tuple[str, int]]) -> dict[str, Any]:
+        return {"lines": [{"sku": s, "quantity": q} for s, q in lines], "currency": "EUR", "note": f"canary-of-{self._principal}"}
 
     async def cancel(self, order_id: str) -> Op:
         """Cancel whatever version it has: reads and tries again when somebody was faster."""
@@ -79,9 +86,9 @@ class Shopper:
             await asyncio.sleep(_PAUSE_S)
         return op
 
-    async def _until_definite(self, kind: str, path: str, body: Any, *, if_match: int = 0) -> Op:
+    async def _until_definite(self, kind: str, path: str, body: Any, *, key: str = "", if_match: int = 0) -> Op:
         """POST with a body and one key for all attempts, else GET."""
-        key = "" if body is None else str(uuid4())
+        key = "" if body is None else key or str(uuid4())
         deadline = time.monotonic() + _DEADLINE_S
         while True:
             op = await self._call(kind, path, body, key=key, if_match=if_match)

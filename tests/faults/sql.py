@@ -75,7 +75,7 @@ async def age_order(url: str, order_id: str, *, hours: int = 2) -> None:
 async def redis_full(url: str) -> AsyncIterator[None]:
     """Every write is refused (OOM)."""
     async with _redis(url) as client:
-        before = [(name, (await client.config_get(name))[name]) for name in ("maxmemory-policy", "maxmemory")]
+        before = [(name, str((await client.config_get(name))[name])) for name in ("maxmemory-policy", "maxmemory")]
         await client.config_set("maxmemory-policy", "noeviction")
         await client.config_set("maxmemory", "1")
         try:
@@ -89,11 +89,11 @@ async def redis_full(url: str) -> AsyncIterator[None]:
 async def redis_replica(url: str) -> AsyncIterator[None]:
     """Every write is refused (READONLY), as on a demoted primary."""
     async with _redis(url) as client:
-        await client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        await client.replicaof("127.0.0.1", 1)
         try:
             yield
         finally:
-            await client.execute_command("REPLICAOF", "NO", "ONE")
+            await client.replicaof("NO", "ONE")
 
 
 async def redis_forget(url: str) -> None:

@@ -185,19 +185,29 @@ def _usual_story(point: str) -> str:
 # -- afterwards
 
 
-async def _quiet(world: World) -> None:
-    """Wait until no event is under way anywhere. Raises `TimeoutError` with what is left."""
+async def under_way(world: World) -> int:
+    """Events and orders that have not come to their end anywhere yet."""
     handled = [(group, kind) for group, kinds in HANDLES.items() for kind in sorted(kinds)]
-    groups, kinds = [group for group, _ in handled], [kind for _, kind in handled]
     connection = await asyncpg.connect(world.stack["urls"]["database"])
     try:
-        deadline = time.monotonic() + _QUIET_S
-        while left := await connection.fetchval(_WAITING, groups, kinds, world.expected_dead):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{left} things were still under way {_QUIET_S:g} s after the story")
-            await asyncio.sleep(0.1)
+        left = await connection.fetchval(_WAITING, [group for group, _ in handled], [kind for _, kind in handled], world.expected_dead)
     finally:
-        await connection.close()
+        connection.terminate()
+    return int(left)
+
+
+async def is_quiet(world: World) -> bool:
+    """True when nothing is under way."""
+    return await under_way(world) == 0
+
+
+async def _quiet(world: World) -> None:
+    """Wait until nothing is under way. Raises `TimeoutError` with what is left."""
+    deadline = time.monotonic() + _QUIET_S
+    while left := await under_way(world):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{left} things were still under way {_QUIET_S:g} s after the story")
+        await asyncio.sleep(0.1)
 
 
 async def _judge(world: World) -> list[str]:

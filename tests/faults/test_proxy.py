@@ -125,7 +125,7 @@ async def test_slices_arrive_apart(proxy: FaultProxy) -> None:
     client = await _connect(proxy)
     await proxy.set_mode(sliced(3, pause_s=0.02))
     client.writer.write(b"0123456789")
-    pieces = []
+    pieces: list[bytes] = []
     async with asyncio.timeout(_SOON_S):
         while sum(map(len, pieces)) < 10:
             pieces.append(await client.reader.read(100))

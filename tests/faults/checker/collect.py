@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import redis.asyncio as redis_py
@@ -17,6 +18,7 @@ from aiokafka import AIOKafkaConsumer
 
 from tests.faults.checker.evidence import Evidence, Fault, Op, Row
 
+_PROCESSES = frozenset({"api", "relay", "worker", "reaper"})
 _TOPICS = ("orders.events.v1", "catalog.events.v1")
 _EVENT = "event_id::text, aggregate_type, aggregate_id, version, type"
 _QUERIES = {
@@ -41,6 +43,9 @@ async def collect(stack: dict[str, Any], home: Path, *, history: Path | None, fa
     await _tables(evidence, urls["database"])
     evidence.records = await _records(urls["kafka"])
     evidence.cache = await _cache(urls["redis"])
+    evidence.logs = list(_log_lines(home / "logs"))
+    # Notes of test customers, tokens (a JSON object in base64url), and the password of the database.
+    evidence.secrets = ["canary-of-", "eyJ", *filter(None, [urlsplit(urls["database"]).password])]
     evidence.provider = list(_json_lines(home / "psp.jsonl"))
     evidence.operations = [Op(**row) for row in _json_lines(history)]
     evidence.faults = [Fault(**row) for row in _json_lines(faults)]
@@ -107,6 +112,14 @@ async def _cache(url: str) -> dict[str, int]:
     finally:
         await client.aclose()
     return found
+
+
+def _log_lines(folder: Path) -> Iterable[Row]:
+    """What the service's own processes wrote."""
+    for log in sorted(folder.glob("*.log")):
+        if log.stem.partition("-")[0] in _PROCESSES:
+            for line in log.read_text(errors="replace").splitlines():
+                yield {"process": log.stem, "line": line}
 
 
 def _json_lines(path: Path | None) -> Iterable[Row]:

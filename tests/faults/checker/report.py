@@ -29,7 +29,7 @@ def render(evidence: Evidence, verdicts: dict[str, Verdict]) -> Iterator[str]:
         elif not verdict.checked:
             yield f"{head} not exercised"
         else:
-            yield f"{head} OK 0/{verdict.checked:,} (95 % UB {100 * verdict.upper_bound:.2g} %)"
+            yield f"{head} OK 0/{verdict.checked:,} (95 % UB {_percent(verdict.upper_bound)} %)"
 
 
 def exit_code(evidence: Evidence, verdicts: dict[str, Verdict], required: Collection[str]) -> tuple[int, str]:
@@ -62,6 +62,10 @@ def timeline(evidence: Evidence, subject: str) -> list[str]:
     told += [f"provider   {p['op']} {p['state']} {p['amount_minor']}" for p in evidence.provider if p["order_id"] == subject]
     told += [f"dead       {d['consumer']} {d['error_class']} ({d['status']})" for d in evidence.dead_letters if d["aggregate_id"] == subject]
     return told if len(told) <= _STEPS else [*told[:_STEPS], f"… and {len(told) - _STEPS} more"]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f}" if share >= 0.1 else f"{100 * share:.2g}"
 
 
 def _call(op: Op) -> str:
