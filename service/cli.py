@@ -243,6 +243,21 @@ def token(
         typer.echo(mint(home, sub=subject, role=role, scope=scope or None, ttl_s=ttl))
 
 
+@app.command(rich_help_panel=_TOOLS)
+def doctor(settings: Annotated[bool, typer.Option("--settings", help="List every setting instead.")] = False) -> None:
+    """Say what is wrong, and its cure: dependencies, schema, stuck orders, settings."""
+    from service.dev.here import adopt_stack
+
+    adopted = adopt_stack()
+    if settings:
+        from service.dev.settings_table import print_settings
+
+        raise typer.Exit(print_settings())
+    from service.dev.doctor import run_doctor
+
+    raise typer.Exit(_run(run_doctor(adopted)))
+
+
 @topics_app.command("apply")
 def topics_apply() -> None:
     """Create the topics that are missing."""
@@ -251,6 +266,13 @@ def topics_apply() -> None:
 
     created = _run(create_topics(settings))
     typer.echo(f"created {len(created)} topics" if created else "all topics are there")
+
+
+@dlq_app.callback()
+def dlq() -> None:
+    from service.dev.here import adopt_stack
+
+    adopt_stack()
 
 
 @dlq_app.command("list")

@@ -97,7 +97,8 @@ def cancel_while_charging(stage: Stage) -> None:
     with _dialled(stage, latency_ms=2000):
         stage.say("the provider takes two seconds for every answer now")
         order = stage.placed((PLENTY, 4))
-        stage.await_status([order], "reserved")
+        intent = "SELECT count(*) FROM payment WHERE order_id = $1 AND state = 'started'"
+        stage.wait(lambda: stage.ask(intent, order["id"]), "the charge begins")
         stage.say("reserved, and the charge is under way; the customer changes their mind:")
         stage.cancel(order)
     stage.wait(lambda: stage.provider_says(f"charge:{order['id']}"), "the provider has decided")

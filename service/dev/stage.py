@@ -6,6 +6,7 @@ A promise that does not hold raises `Broken`. Test: `tests/stories/test_the_demo
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -17,10 +18,12 @@ from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
 
+import asyncpg
 import httpx
 
 from service.dev.issuer import mint
 from service.dev.state import read_stack
+from service.orders.states import TERMINAL
 
 Order = dict[str, Any]
 Line = tuple[str, int]
@@ -128,12 +131,14 @@ class Stage:
         return found
 
     def await_status(self, orders: Sequence[Order], *statuses: str) -> list[Order]:
-        """Wait until each order has one of `statuses`; answers them as they are then."""
+        """Wait until each order has one of `statuses`; answers them as they are then. `Broken` if one ends otherwise."""
         ended: dict[str, Order] = {}
 
         def look() -> bool:
             for order in orders:
-                if order["id"] not in ended and (now := self.read(order))["status"] in statuses:
+                if order["id"] not in ended and (now := self.read(order))["status"] in {*statuses, *TERMINAL}:
+                    why = f" ({now['status_reason']})" if now["status_reason"] else ""
+                    self.expect(now["status"] in statuses, f"order {order['id']} ended {now['status']}{why} instead of {' or '.join(statuses)}")
                     ended[order["id"]] = now
             return len(ended) == len(orders)
 
@@ -171,6 +176,18 @@ class Stage:
     def dial(self, **dials: object) -> None:
         """Turn the payment provider's dials."""
         self._http.post(f"{self.urls['psp']}/dials", json=dials).raise_for_status()
+
+    def ask(self, query: str, *values: object) -> Any:
+        """One value from the database, for what no customer can see."""
+
+        async def fetch() -> Any:
+            connection = await asyncpg.connect(self.urls["database"], timeout=5)
+            try:
+                return await connection.fetchval(query, *values)
+            finally:
+                await connection.close()
+
+        return asyncio.run(fetch())
 
     def dials(self) -> dict[str, Any]:
         """How the provider behaves now."""

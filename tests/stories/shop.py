@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from service.dev.issuer import mint
 from service.dev.postgres import EmbeddedPostgres
 from service.dev.roster import BrokerKind
 from service.dev.stack import running_stack
-from service.dev.state import read_stack
+from service.dev.state import ROOT, read_stack
 from tests.support import invariants
 from tests.support.clients import ApiClient
 from tests.support.servers import free_base_port
@@ -37,6 +38,8 @@ DEADLINE_S = 60.0
 SHORT_TIERS = {"APP_WORKER_TIERS_S": "0.3,0.6"}
 _BROKER = cast("BrokerKind", os.environ.get("PLUMBLINE_TEST_KAFKA", "memory"))
 _ATTEMPTS_FOR_PORTS = 3
+# What other fixtures of the session may have set: the stack's own settings are the ones to use.
+_ADDRESSES = frozenset({"DATABASE_URL", "REDIS_URL", "KAFKA_BOOTSTRAP", "HTTP_PORT", "OPS_PORT", "PLUMBLINE_HOME"})
 
 
 async def until(question: Callable[[], Awaitable[T]], what: str, *, timeout_s: float = DEADLINE_S) -> T:
@@ -122,6 +125,17 @@ class Shop:
         assert response.status_code == 200, response.text
 
     # -- processes
+
+    async def plumbline(self, *words: str, env: Mapping[str, str] | None = None) -> tuple[int, str]:
+        """Run the command line next to this stack, as a person would; answers the exit code and all it printed."""
+        bare = {name: value for name, value in os.environ.items() if not name.startswith("APP_") and name not in _ADDRESSES}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "service", *words, cwd=ROOT, env=bare | {"PLUMBLINE_HOME": str(self.home)} | dict(env or {}),
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        output, _ = await process.communicate()
+        assert process.returncode is not None
+        return process.returncode, output.decode()
 
     def pids(self, role: str) -> list[int]:
         """The live processes of a role."""
