@@ -10,9 +10,12 @@ from collections.abc import Callable
 from bench.errors import BenchError
 from bench.ladder import climb
 from bench.loadgen import compile_generator
+from bench.pipeline import run_pipeline
+from bench.profile import profile
 from bench.report import EXIT_CODES, Report, show, write
 from bench.servers import running_rig
 from service.dev.children import StackError
+from service.dev.state import ROOT
 
 
 def _quick(say: Callable[[str], None]) -> Report:
@@ -21,7 +24,16 @@ def _quick(say: Callable[[str], None]) -> Report:
         return climb(rig, program, mode="quick", rounds=10, seconds=0.3, pgbench_runs=3, say=say)
 
 
-_MODES = {"quick": _quick}
+def _full(say: Callable[[str], None]) -> Report:
+    program = compile_generator()
+    with running_rig() as rig:
+        report = climb(rig, program, mode="full", rounds=20, seconds=0.4, pgbench_runs=5, say=say)
+        create = next(arm for arm in report.arms if arm.name == "create_all_on")
+        run_pipeline(rig, program, report, create, say)
+    return report
+
+
+_MODES = {"quick": _quick, "full": _full}
 
 
 def main() -> int:
@@ -36,6 +48,10 @@ def main() -> int:
 
     say("starting PostgreSQL, Redis, the floors and the API")
     try:
+        if mode == "profile":
+            for picture in profile(say):
+                say(f"written to {picture.relative_to(ROOT)}")
+            return 0
         report = _MODES[mode](say)
     except (BenchError, StackError) as error:
         print(f"bench: {error}", file=sys.stderr)

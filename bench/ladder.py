@@ -44,10 +44,10 @@ def start_up(rig: Rig) -> float:
     """Seconds from `serve` to ready, a second API process beside the first; the better of two."""
     taken = []
     for number in range(2):
-        name, port = f"start-{number}", rig.base_port + 104
+        name, port = f"start-{number}", rig.base_port + 109
         begin = time.monotonic()
-        process = start(rig, name, "service", "serve", env={"HTTP_PORT": str(port), "OPS_PORT": str(port + 1)}, core=rig.server_core)
-        await_ready(rig, name, port + 1)
+        process = start(rig, name, "service", "serve", env={"HTTP_PORT": str(port), "OPS_PORT": str(port + 1000)}, core=rig.server_core)
+        await_ready(rig, name, port + 1000)
         taken.append(time.monotonic() - begin)
         stop(process, timeout_s=10)
         del rig.processes[name]

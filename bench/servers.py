@@ -87,11 +87,12 @@ def running_rig() -> Iterator[Rig]:
         yield rig
 
 
-def pin_others(rig: Rig) -> None:
-    """Keep PostgreSQL, Redis and the helpers off the server's core; new backends inherit it."""
+def pin_others(rig: Rig, *more: int) -> None:
+    """Keep PostgreSQL, Redis, the helpers and `more` processes off the server's core; new backends inherit it."""
     if rig.other_core is None:
         return
-    pids = [*family(rig.postgres.running().pid), rig.redis.running().pid, *(p.pid for n, p in rig.processes.items() if n in {"issuer", "sink"})]
+    helpers = [process.pid for name, process in rig.processes.items() if name in {"issuer", "sink"}]
+    pids = [*family(rig.postgres.running().pid), rig.redis.running().pid, *helpers, *more]
     for pid in pids:
         for thread in Path(f"/proc/{pid}/task").iterdir():
             os.sched_setaffinity(int(thread.name), {rig.other_core})
