@@ -10,7 +10,7 @@ import pytest
 
 from tests.budgets.measure import ROOT, code_lines, functions, modules
 
-_PRODUCT_LINES, _DEV_LINES, _MODULE_LINES, _FUNCTION_LINES = 6_500, 1_800, 300, 50
+_PRODUCT_LINES, _DEV_LINES, _MODULE_LINES, _FUNCTION_LINES = 7_000, 2_900, 300, 50
 _LATE_IMPORTS_ALLOWED = ("service/cli.py", "service/dev/")
 
 
