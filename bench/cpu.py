@@ -1,7 +1,7 @@
 """CPU time of processes from the kernel's scheduler, in nanoseconds (`/proc/<pid>/task/*/schedstat`).
 
 Counts every thread that is alive; exact for what sleeps, and a server between two loads sleeps.
-Tests: tests/bench/test_measuring.py.
+Tests: tests/faults/test_measuring.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The verdict, the table and `results/latest.json`.
 
 ok: every must is met · missed: one is not · inconclusive: the floors vary by more than 40 % between rounds (third
-quartile over first), or a floor against itself does not read 1.0 ± 0.08. Tests: tests/bench/test_measuring.py.
+quartile over first), or a floor against itself does not read 1.0 ± 0.08. Tests: tests/faults/test_measuring.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Interleaved rounds: every arm once a round, in shuffled order, CPU counted per request; medians over the rounds.
 
 Noise of the host hits all arms of a round alike, so ratios hold where absolutes do not.
-Tests: tests/bench/test_measuring.py.
+Tests: tests/faults/test_measuring.py.
 """
 
 from __future__ import annotations
@@ -74,14 +74,10 @@ def measure(rig: Rig, program: Path, arm: Arm, seconds: float) -> Sample:
     time.sleep(_SETTLE_S)  # the last answers' logs and spans
     spent = (cpu_ns(server) - server_ns, spent_ns(postgres_ns, postgres), cpu_ns(redis) - redis_ns)
     server_us, postgres_us, redis_us = (ns / 1000 / load.good for ns in spent)
-    return Sample(
-        server_us, postgres_us, redis_us, load.cpu_us / load.good, load.good / load.seconds, load.p50_us / 1000, load.p99_us / 1000
-    )
+    return Sample(server_us, postgres_us, redis_us, load.cpu_us / load.good, load.good / load.seconds, load.p50_us / 1000, load.p99_us / 1000)
 
 
-def run_rounds(
-    rig: Rig, program: Path, arms: Sequence[Arm], *, rounds: int, seconds: float, say: Callable[[str], None]
-) -> dict[str, Series]:
+def run_rounds(rig: Rig, program: Path, arms: Sequence[Arm], *, rounds: int, seconds: float, say: Callable[[str], None]) -> dict[str, Series]:
     """Warm every arm up, then measure it once a round; progress goes to `say`."""
     for arm in arms:
         measure(rig, program, arm, 0.25)

@@ -28,7 +28,7 @@ def top_statements(rig: Rig, act: Callable[[], None], settle: Callable[[], None]
         _log_everything(rig, on=False)
     with rig.postgres.log.open(errors="replace") as file:
         file.seek(begin)
-        return _table(file.read())
+        return table(file.read())
 
 
 def _log_everything(rig: Rig, *, on: bool) -> None:
@@ -38,7 +38,8 @@ def _log_everything(rig: Rig, *, on: bool) -> None:
     rig.postgres.run("psql", "-XAtqc", "SELECT pg_reload_conf()")
 
 
-def _table(log: str) -> list[str]:
+def table(log: str) -> list[str]:
+    """The statements of a log, those with the most time first."""
     spent: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for entry in _ENTRY.split(log):
         found = _DURATION.search(entry)

@@ -89,9 +89,7 @@ async def test_a_refused_record_is_refused_and_others_are_taken(
     await asyncio.wait_for(producer.send_and_wait("refused", b"x" * 500), 30)
 
 
-async def test_slow_and_lying_is_for_the_memory_broker(
-    producer: AIOKafkaProducer, broker_control: MemoryBrokerControl | RealBrokerControl
-) -> None:
+async def test_slow_and_lying_is_for_the_memory_broker(producer: AIOKafkaProducer, broker_control: MemoryBrokerControl | RealBrokerControl) -> None:
     if isinstance(broker_control, RealBrokerControl):
         with pytest.raises(NotImplementedError, match="proxy"):
             await broker_control.slow(100)
