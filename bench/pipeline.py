@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.arms import Arm, place_once
-from bench.cpu import cpu_ns, family, snapshot
+from bench.cpu import family, snapshot
 from bench.errors import BenchError
 from bench.ladder import start_up
 from bench.loadgen import run_load
@@ -117,22 +117,27 @@ def start_saga(rig: Rig) -> None:
 
 def _measure_saga(rig: Rig, program: Path, report: Report, create: Arm, say: Callable[[str], None]) -> None:
     start_saga(rig)
-    ours = [rig.pid(name) for name in ("api", "relay", "worker")]
-    others = [*family(rig.postgres.running().pid), rig.redis.running().pid]
-    before, servers_before = cpu_ns(ours), snapshot(others)
+    before = _spent_ns(rig)
     begin = time.monotonic()
     load = run_load(program, port=create.port, connections=CONNECTIONS, seconds=_BURST_S, frames=create.frames, status=201, core=rig.other_core)
     await_unfinished(rig)
     taken = time.monotonic() - begin
-    others = [*family(rig.postgres.running().pid), rig.redis.running().pid]
-    spent = cpu_ns(ours) - before + sum(ns - servers_before.get(pid, 0) for pid, ns in snapshot(others).items())
-    report.ratios["saga_cpu_ms"] = spent / 1e6 / load.good
+    shares = {name: (now - before.get(name, 0)) / 1e6 / load.good for name, now in _spent_ns(rig).items()}
+    report.ratios["saga_cpu_ms"] = sum(shares.values())
+    report.extra |= {f"of it {name}, ms": share for name, share in shares.items()}
     capacity = load.good / taken
     report.extra["saga orders/s, one worker process"] = capacity
     say("half load")
     _measure_half_load(rig, report, min(capacity / 2, _PACED_MOST))
     say("top statements")
     report.statements = top_statements(rig, lambda: _paced(rig, 20.0, 3.0), lambda: await_unfinished(rig))
+
+
+def _spent_ns(rig: Rig) -> dict[str, int]:
+    """CPU so far by part of the system; sessions that ended meanwhile are left out."""
+    parts = {name: [rig.pid(name)] for name in ("api", "relay", "worker")}
+    parts |= {"postgres": family(rig.postgres.running().pid), "redis": [rig.redis.running().pid]}
+    return {name: sum(snapshot(pids).values()) for name, pids in parts.items()}
 
 
 def _measure_half_load(rig: Rig, report: Report, per_s: float) -> None:
