@@ -78,7 +78,7 @@ class Statement:
 class Database:
     """One pool of connections to the one database that holds the truth.
 
-    asyncpg's own pool would cost a task and ~60 µs a request, and serve the last waiter first (docs/adr/0020);
+    asyncpg's own pool serves the last waiter first and resets a connection with a round trip (docs/adr/0020);
     here a first-in-first-out semaphore is the queue and a list holds what is free.
     """
 
@@ -145,7 +145,7 @@ class Database:
     def give_back(self, connection: Connection, *, broken: bool) -> None:
         """Hand it to the next; a broken one (or one left inside a transaction) is cut, and the next caller opens another."""
         # Nothing of ours outlives a transaction: locks are transaction-level, settings came with the connection, no LISTEN,
-        # no temporary tables. So asyncpg's reset (a round trip, ~100 µs of server CPU) is not needed: test_db.py asks a used session.
+        # no temporary tables. So asyncpg's reset, a round trip, is not needed: test_db.py asks a used session.
         if broken or connection.is_in_transaction():
             connection.terminate()
         if connection.is_closed() or not self._opened:

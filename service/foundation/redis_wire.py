@@ -1,7 +1,7 @@
 """The hot path's Redis connection: one socket, many requests in flight, replies in order.
 
-redis-py spends ~150 µs of CPU on a two-command pipeline, this ~15 (`make bench`); everything that is not on
-the hot path uses redis-py. Parsing and packing are hiredis' own. A reply that is late breaks the connection,
+redis-py spends ten times the CPU on a pipeline of two (`python -m bench.compare_clients`); everything that is not
+on the hot path uses redis-py. Parsing and packing are hiredis' own. A reply that is late breaks the connection,
 because what comes next on it would belong to somebody else. docs/adr/0019 says when to drop this file.
 """
 
