@@ -1,7 +1,7 @@
 """The workers on Apache Kafka, on a stack of real processes: a broker killed, members killed and stopped, outages.
 
 `make test-kafka` (PLUMBLINE_TEST_KAFKA=real) runs it; the other lanes leave it out. PLUMBLINE_TEST_OUTAGE_S makes
-the outages longer: by default they are four times as long as a record's whole life of retries.
+the outages longer: by default they are about five times as long as a record's whole life of retries.
 """
 
 from __future__ import annotations
