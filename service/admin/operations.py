@@ -33,9 +33,7 @@ _STUCK: Final = Statement(
     .select_from(orders)
     .where(text("status IN ('placed', 'reserved')"), orders.c.updated_at < func.now() - bindparam("older_than", type_=Interval))
 )
-_OPEN: Final = Statement(
-    select(dead_letter.c.consumer, func.count().label("count")).where(dead_letter.c.status == "open").group_by(dead_letter.c.consumer)
-)
+_OPEN: Final = Statement(select(dead_letter.c.consumer, func.count().label("count")).where(text("status = 'open'")).group_by(dead_letter.c.consumer))
 _LAST_ID: Final = UUID(int=2**128 - 1)
 
 
