@@ -48,6 +48,7 @@ async def test_nothing_is_lost_when_anything_is_killed(shop: Shop) -> None:
         try:
             await kill_things(shop, history)
         finally:
+            shop.signal("kafka", signal.SIGCONT)
             stop.set()
     for role in ROLES:
         await shop.replaced(role, ())
@@ -102,6 +103,9 @@ async def kill_things(shop: Shop, history: History) -> None:
         await until(busy, "customers get answers")
         await asyncio.sleep(schedule.uniform(*PAUSE_S))  # the schedule of the faults
 
+        if role == "relay":
+            await hold_up_the_relay(shop, history)
+
         async def struck(role: str = role) -> bool:
             pids = shop.pids(role)
             if pids:
@@ -109,7 +113,24 @@ async def kill_things(shop: Shop, history: History) -> None:
             return bool(pids)
 
         await until(struck, f"there is a {role} to kill")
+        shop.signal("kafka", signal.SIGCONT)
         history.killed[role] += 1
+
+
+async def hold_up_the_relay(shop: Shop, history: History) -> None:
+    """Freeze Kafka until the relay has read events it cannot get rid of: two faults at once, the moment that loses most."""
+
+    async def waiting() -> bool:
+        return bool(await shop.database.fetchval("SELECT count(*) FROM outbox WHERE created_at < now() - interval '0.3 seconds'"))
+
+    before = len(history.told)
+
+    async def answered() -> bool:
+        return len(history.told) >= before + STEPS_BETWEEN
+
+    shop.signal("kafka", signal.SIGSTOP)
+    await until(answered, "customers get answers while Kafka is frozen")
+    await until(waiting, "the relay stands before a frozen Kafka", timeout_s=5)
 
 
 async def answers_are_kept(shop: Shop, history: History) -> None:
