@@ -1,7 +1,7 @@
 # ruff: noqa: INP001, T201 - a script, no package
 """Measures what the README says about the embedded stack: time to ready, memory, disk.
 
-`.venv/bin/python docs/measure.py [memory|real]` starts a stack of its own four times (first with empty data) in a
+`PYTHONPATH=. .venv/bin/python docs/measure.py [memory|real]` starts a stack of its own four times (first with empty data) in a
 temporary folder, prints a table, and leaves nothing running. Memory is PSS: shared pages are counted once.
 """
 
