@@ -110,7 +110,7 @@ def reset() -> None:
 
 @app.command(rich_help_panel=_STACK)
 def demo(scene: Annotated[list[int] | None, typer.Option(help="Only this one, by number; may be repeated.")] = None) -> None:
-    """Watch the promises being kept, one scene each, on the running stack or its own."""
+    """Watch each promise being kept, scene by scene."""
     import os
 
     from service.dev.demo import run_demo
@@ -245,7 +245,7 @@ def token(
 
 @app.command(rich_help_panel=_TOOLS)
 def doctor(settings: Annotated[bool, typer.Option("--settings", help="List every setting instead.")] = False) -> None:
-    """Say what is wrong, and its cure: dependencies, schema, stuck orders, settings."""
+    """Say what is wrong, and what to do about it."""
     from service.dev.here import adopt_stack
 
     adopted = adopt_stack()
