@@ -113,7 +113,11 @@ class HttpProvider:
 
 
 def _state(response: httpx.Response) -> str:
-    state = orjson.loads(response.content).get("state") if response.status_code == 200 else None
+    try:
+        answer = orjson.loads(response.content) if response.status_code == 200 else None
+    except orjson.JSONDecodeError as error:
+        raise ProviderError("an answer that is not JSON") from error
+    state = answer.get("state") if isinstance(answer, dict) else None
     if state not in STATES:
         raise ProviderError(f"unexpected answer {response.status_code}")
     return str(state)

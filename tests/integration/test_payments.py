@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 
 from service.dev.psp import create_provider
 from service.foundation import failpoints
+from service.orders.operations import move
 from service.payments import HttpProvider, Money, ProviderAway, ProviderError
 from service.settings import Settings
 from tests.integration.facts import Facts
@@ -144,8 +145,6 @@ async def test_a_charge_that_arrives_after_its_void_is_refused(shop: Workshop, f
 
 
 async def test_an_expired_order_is_settled_like_a_cancelled_one(shop: Workshop, facts: Facts) -> None:
-    from service.orders.operations import move  # noqa: PLC0415 - the reaper's step, taken by hand
-
     order_id = await shop.reserved()
     failpoints.arm(["after-charge-before-settle=error"])
     with pytest.raises(failpoints.FailpointError):
@@ -201,6 +200,7 @@ class Weather(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         self.calls += 1
+        assert request.url.path == "/charge"
         if isinstance(self.answer, httpx.HTTPError):
             raise self.answer
         return httpx.Response(self.answer.status_code, content=self.answer.content)
@@ -208,6 +208,7 @@ class Weather(httpx.AsyncBaseTransport):
 
 ANSWERS: dict[str, tuple[httpx.Response | httpx.HTTPError, type[Exception]]] = {
     "no connection": (httpx.ConnectError("refused"), ProviderAway),
+    "no connection in time": (httpx.ConnectTimeout("black hole"), ProviderAway),
     "timeout": (httpx.ReadTimeout("slow"), ProviderError),
     "500": (httpx.Response(500), ProviderError),
     "400": (httpx.Response(400, content=b"{}"), ProviderError),
