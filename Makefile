@@ -32,17 +32,17 @@ demo: $(VENV)/.local ## one scene a promise, on the running stack or its own
 
 .PHONY: test test-fast test-memory test-kafka test-faults test-slow
 test: $(VENV)/.dev ## unit, integration and story tests on real servers (≤ 5 min)
-	$(RUN) tests/unit tests/budgets tests/integration tests/stories -m "not slow"
+	$(RUN) tests/unit tests/budgets tests/integration tests/stories -m "not slow and not real_kafka"
 test-fast: $(VENV)/.dev ## what needs no server (≤ 20 s)
 	$(RUN) tests/unit tests/budgets
 test-memory: $(VENV)/.dev ## the stories on the in-memory broker
 	PLUMBLINE_TEST_KAFKA=memory TEST_KAFKA=memory $(RUN) tests/stories -m "not slow"
-test-kafka: $(VENV)/.dev ## integration and stories on Apache Kafka
-	PLUMBLINE_TEST_KAFKA=real TEST_KAFKA=real $(RUN) tests/integration tests/stories -m "not slow"
+test-kafka: $(VENV)/.dev ## relay, stack and groups on Apache Kafka: killed, stopped, away
+	PLUMBLINE_TEST_KAFKA=real TEST_KAFKA=real $(RUN) tests/integration/test_real_kafka.py tests/integration/test_stack.py tests/integration/test_relay.py -m "not slow"
 test-faults: $(VENV)/.dev ## fault proxy, checker, and the failpoint sweep on real processes
 	$(RUN) tests/faults -m "not slow"
 test-slow: $(VENV)/.dev ## the long forms
-	$(RUN) tests -m slow
+	$(RUN) tests/unit tests/integration tests/stories tests/faults -m slow
 
 .PHONY: bench bench-quick profile
 bench: $(VENV)/.dev ## costs as ratios to hand-written floors (≤ 5 min; exit 2: machine too busy)

@@ -27,7 +27,7 @@ from tests.stories.shop import Shop, open_shop, until
 from tests.support.forwarder import Forwarder
 from tests.support.servers import free_base_port
 
-pytestmark = pytest.mark.skipif(os.environ.get("PLUMBLINE_TEST_KAFKA") != "real", reason="this lane is run by `make test-kafka`")
+pytestmark = pytest.mark.real_kafka  # a lane of its own: `make test-kafka`
 
 SESSION_MS = 6_000
 OUTAGE_S = float(os.environ.get("PLUMBLINE_TEST_OUTAGE_S", "8"))
