@@ -99,5 +99,5 @@ def test_a_full_slow_tier_does_not_starve_the_fast_one(monkeypatch: pytest.Monke
         runner.run(live())
     assert len(noting.at) == len(slow) + len(fast), "every one of them, once its time had come"
     for number in range(len(fast)):
-        assert 0 <= noting.at[FAST.topic, number] - 2.0 * (number + 1) < 1.0, "on time, whatever waits in the slow tier"
-    assert min(noting.at[SLOW.topic, number] for number in range(SLOW_RECORDS)) >= SLOW_DUE_S
+        assert -0.001 <= noting.at[FAST.topic, number] - 2.0 * (number + 1) < 1.0, "on time, whatever waits in the slow tier"
+    assert min(noting.at[SLOW.topic, number] for number in range(SLOW_RECORDS)) >= SLOW_DUE_S - 0.001
