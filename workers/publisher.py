@@ -78,11 +78,15 @@ class Publisher:
     async def _send_together(self, rows: Sequence[Record]) -> tuple[Sent, list[Record]]:
         deadline = asyncio.get_running_loop().time() + self._deadline_s()
         futures: list[tuple[Record, asyncio.Future[Any] | None]] = []
+        overtaken: set[str] = set()
         try:
             async with asyncio.timeout_at(deadline):
                 producer = await self._started()
                 for row in rows:
-                    futures.append((row, await self._enqueue(producer, row)))  # noqa: PERF401 - what was enqueued before a timeout counts
+                    future = None if row["aggregate_id"] in overtaken else await self._enqueue(producer, row)
+                    if future is not None and future.done() and future.exception() is not None:
+                        overtaken.add(row["aggregate_id"])  # refused here: what follows it must not arrive first
+                    futures.append((row, future))
         except TimeoutError:
             futures += [(row, None) for row in rows[len(futures) :]]
         waiting = {future for _, future in futures if future is not None}
