@@ -130,6 +130,7 @@ def test_a_decision_is_one_page_with_its_price(name: str) -> None:
 
 def test_every_decision_the_code_names_is_written() -> None:
     written = {name[:4] for name in _ADRS}
+    assert len(written) == len(_ADRS), "two decisions share a number"
     named = {
         (str(path.relative_to(ROOT)), number)
         for path in _files()
