@@ -36,9 +36,9 @@ test: $(VENV)/.dev ## unit, integration and story tests on real servers (≤ 5 m
 test-fast: $(VENV)/.dev ## what needs no server (≤ 20 s)
 	$(RUN) tests/unit tests/budgets
 test-memory: $(VENV)/.dev ## the stories on the in-memory broker
-	PLUMBLINE_TEST_KAFKA=memory TEST_KAFKA=memory $(RUN) tests/stories -m "not slow"
+	PLUMBLINE_TEST_KAFKA=memory $(RUN) tests/stories -m "not slow"
 test-kafka: $(VENV)/.dev ## relay, stack and groups on Apache Kafka: killed, stopped, away
-	PLUMBLINE_TEST_KAFKA=real TEST_KAFKA=real $(RUN) tests/integration/test_real_kafka.py tests/integration/test_stack.py tests/integration/test_relay.py -m "not slow"
+	PLUMBLINE_TEST_KAFKA=real $(RUN) tests/integration/test_real_kafka.py tests/integration/test_stack.py tests/integration/test_relay.py -m "not slow"
 test-faults: $(VENV)/.dev ## fault proxy, checker, and the failpoint sweep on real processes
 	$(RUN) tests/faults -m "not slow"
 test-slow: $(VENV)/.dev ## the long forms

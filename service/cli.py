@@ -56,6 +56,8 @@ def _run(main: Coroutine[Any, Any, Any]) -> Any:
         return uvloop.run(main)
     except ServiceError as error:
         _fail(str(error))
+    except BrokenPipeError:
+        raise typer.Exit(0) from None  # the reader (`| head`) has seen enough
     except OSError as error:
         _fail(f"{error}: is the port free, and the address ours?")
     finally:

@@ -52,7 +52,11 @@ class AppSettings(Group):
 
 class DatabaseSettings(Group):
     model_config = _prefix("DB_")
-    url: SecretStr = Field(SecretStr("postgresql://plumbline@127.0.0.1:8100/plumbline"), validation_alias="DATABASE_URL")
+    url: SecretStr = Field(
+        SecretStr("postgresql://plumbline@127.0.0.1:8100/plumbline"),
+        validation_alias="DATABASE_URL",
+        description="the one database that holds the truth",
+    )
     pool_size: int = Field(10, ge=1, le=200, description="connections a process, opened before ready")
     queue_timeout_ms: int = Field(250, ge=1, description="longest wait for a free connection")
     acquire_timeout_ms: int = Field(1500, ge=1, description="includes opening a lost connection again")
@@ -62,32 +66,33 @@ class DatabaseSettings(Group):
     idle_in_transaction_timeout_ms: int = Field(5000, ge=1, description="server side; frees locks of a stopped process")
     processes: int = Field(1, ge=1, description="processes that share the connection budget")
     connection_budget: int = Field(180, ge=1, description="connections all processes may open together")
-    ssl: Literal["disable", "prefer", "require", "verify-full"] = "prefer"
+    ssl: Literal["disable", "prefer", "require", "verify-full"] = Field("prefer", description="TLS to PostgreSQL")
 
 
 class RedisSettings(Group):
     model_config = _prefix("REDIS_")
-    url: SecretStr = Field(SecretStr("redis://127.0.0.1:8101/0"), validation_alias="REDIS_URL")
+    url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:8101/0"), validation_alias="REDIS_URL", description="buckets and cached copies; nothing whose loss matters"
+    )
     timeout_ms: int = Field(50, ge=1, description="connect, read and pool wait")
     pool_size: int = Field(32, ge=1, description="connections a process")
 
 
 class KafkaSettings(Group):
     model_config = _prefix("KAFKA_")
-    bootstrap: str = Field("127.0.0.1:8102", validation_alias="KAFKA_BOOTSTRAP")
+    bootstrap: str = Field("127.0.0.1:8102", validation_alias="KAFKA_BOOTSTRAP", description="host:port, comma-separated")
     broker: Literal["kafka", "memory"] = Field("kafka", description="memory: librdkafka's mock cluster, for development")
     session_timeout_ms: int = Field(10_000, ge=1000, description="a silent group member is removed after this")
     replication_factor: int = Field(1, ge=1, description="used by `topics apply`")
     send_deadline_ms: int = Field(15_000, ge=100, description="a batch not acknowledged by then is sent anew")
-    publish: bool = True
 
 
 class HttpSettings(Group):
     model_config = _prefix("HTTP_")
     host: str = Field("127.0.0.1", description="address of the public port")
-    port: int = Field(8000, ge=0, le=65535, validation_alias=AliasChoices("HTTP_PORT", "port"))
+    port: int = Field(8000, ge=0, le=65535, validation_alias=AliasChoices("HTTP_PORT", "port"), description="public port")
     ops_host: str = Field("127.0.0.1", description="address of health and metrics")
-    ops_port: int = Field(9000, ge=0, le=65535, validation_alias=AliasChoices("OPS_PORT", "ops_port"))
+    ops_port: int = Field(9000, ge=0, le=65535, validation_alias=AliasChoices("OPS_PORT", "ops_port"), description="health and metrics")
     allowed_hosts: CommaList = Field(("127.0.0.1", "localhost", "[::1]"), description="Host names served; * for any")
     trusted_proxies: CommaList = Field((), validation_alias="TRUSTED_PROXIES", description="CIDRs whose X-Forwarded-For counts")
     body_bytes: int = Field(65_536, ge=1, description="larger bodies are 413")
@@ -98,8 +103,8 @@ class HttpSettings(Group):
     receive_deadline_ms: int = Field(10_000, ge=1, description="headers, and again body, must arrive within")
     keep_alive_s: int = Field(75, ge=1, description="above the load balancer's idle time (60)")
     connections: int = Field(2_000, ge=1, description="open connections a process")
-    write_deadline_ms: int = Field(5_000, ge=1)
-    read_deadline_ms: int = Field(2_000, ge=1)
+    write_deadline_ms: int = Field(5_000, ge=1, description="POST and PATCH, whole request past its gates")
+    read_deadline_ms: int = Field(2_000, ge=1, description="GET, whole request past its gates")
     in_flight: int = Field(64, ge=1, description="requests worked on at once, a process (Little's law)")
     admission_wait_ms: int = Field(100, ge=0, description="longest wait for a slot")
     drain_wait_s: float = Field(5.0, ge=0, description="not ready, still accepting")
@@ -117,13 +122,13 @@ class AuthSettings(Group):
     model_config = _prefix("AUTH_")
     issuer: str = Field("http://127.0.0.1:8103", description="exact `iss` of accepted tokens")
     audience: str = Field("plumbline", description="must be in `aud`")
-    jwks_url: str = Field("http://127.0.0.1:8103/.well-known/jwks.json")
+    jwks_url: str = Field("http://127.0.0.1:8103/.well-known/jwks.json", description="where the issuer's public keys are")
     algorithms: CommaList = Field(("ES256", "RS256"), description="accepted signature algorithms")
-    jwks_ttl_s: float = Field(600, gt=0)
+    jwks_ttl_s: float = Field(600, gt=0, description="keys older than this are fetched again in the background")
     jwks_stale_s: float = Field(86_400, gt=0, description="keys are used this long when the issuer is away")
     jwks_cooldown_s: float = Field(30, gt=0, description="at most one fetch for unknown key ids in this time")
-    token_lifetime_max_s: int = Field(3_600, ge=60)
-    leeway_s: int = Field(30, ge=0, le=120)
+    token_lifetime_max_s: int = Field(3_600, ge=60, description="longer-lived tokens are refused")
+    leeway_s: int = Field(30, ge=0, le=120, description="clock skew allowed on exp, iat and nbf")
 
 
 class OrderSettings(Group):
@@ -159,8 +164,8 @@ class WorkerSettings(Group):
 class TelemetrySettings(Group):
     model_config = _prefix("TELEMETRY_")
     otlp_url: str = Field("", description="OTLP/HTTP traces endpoint; empty: spans are not exported")
-    sample_ratio: float = Field(0.1, ge=0, le=1)
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    sample_ratio: float = Field(0.1, ge=0, le=1, description="share of new traces that are recorded")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lines below it are not written")
     log_format: Literal["auto", "json", "console"] = Field("auto", description="auto: console in a terminal")
 
 

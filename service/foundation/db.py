@@ -65,6 +65,9 @@ class Statement:
         if "POSTCOMPILE" in self.sql:
             raise ValueError(f"not a fixed text, use = ANY(bindparam): {self.sql}")
         self._order = tuple(compiled.positiontup or ())
+        if nothing := [bind.key for bind in compiled.binds.values() if bind.value is None and not bind.required]:
+            # It could not be told from a parameter that is still to come: say null(), which is text.
+            raise ValueError(f"literal None as {nothing}: use sqlalchemy.null()")
         self._defaults = {name: value for name, value in compiled.params.items() if value is not None}
 
     def __call__(self, **values: object) -> tuple[Any, ...]:

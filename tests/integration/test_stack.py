@@ -1,6 +1,6 @@
 """`plumbline up` as its users meet it: ready means an order was paid, the dead come back, and the end leaves nothing.
 
-One stack serves most tests (broker: TEST_KAFKA, the in-memory one by default); killing the supervisor has its own.
+One stack serves most tests (broker: PLUMBLINE_TEST_KAFKA, the in-memory one by default); killing the supervisor has its own.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from service.dev.supervisor import Supervisor
 
 SERVERS = {"postgres", "redis", "kafka", "issuer", "psp"}
 SERVICE = {"api", "relay", "reaper", "worker"}
-BROKER = cast("BrokerKind", os.environ.get("TEST_KAFKA", "memory"))
+BROKER = cast("BrokerKind", os.environ.get("PLUMBLINE_TEST_KAFKA", "memory"))
 
 
 def free_http_port() -> int:
