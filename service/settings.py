@@ -7,6 +7,7 @@ When this fails, no process starts; `tests/unit/test_settings.py` holds each ref
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -213,7 +214,7 @@ def _contradictions(s: Settings) -> list[str]:
         found.append("APP_WORKER_INBOX_RETENTION_D must exceed APP_WORKER_DEAD_LETTER_RETENTION_D by more than 7 days")
     if s.db.lock_timeout_ms >= s.db.statement_timeout_ms:
         found.append("APP_DB_LOCK_TIMEOUT_MS must be below APP_DB_STATEMENT_TIMEOUT_MS")
-    if not all(0 < a <= b for a, b in zip(s.worker.tiers_s, s.worker.tiers_s[1:], strict=False)):
+    if not all(0 < tier < math.inf for tier in s.worker.tiers_s) or list(s.worker.tiers_s) != sorted(s.worker.tiers_s):
         found.append("APP_WORKER_TIERS_S must be positive and rising")
     return found
 
@@ -243,13 +244,24 @@ def groups() -> dict[str, type[Group]]:
 def load_settings() -> Settings:
     """Read the environment. Raises `SettingsError` naming the setting and the cure."""
     secrets = os.environ.get("APP_SECRETS_DIR")
-    try:
-        return Settings(**{name: group(_secrets_dir=secrets) for name, group in groups().items()})
-    except ValidationError as error:
-        lines = [_complaint(item["loc"], item["msg"]) for item in error.errors()]
-        raise SettingsError("; ".join(lines)) from None
+    found: dict[str, Group] = {}
+    lines: list[str] = []
+    for name, group in groups().items():
+        try:
+            found[name] = group(_secrets_dir=secrets)
+        except ValidationError as error:
+            lines += [_complaint(group, item["loc"], item["msg"]) for item in error.errors()]
+    if not lines:
+        try:
+            return Settings(**found)
+        except ValidationError as error:
+            lines = [item["msg"].removeprefix("Value error, ") for item in error.errors()]
+    raise SettingsError("; ".join(lines))
 
 
-def _complaint(location: tuple[int | str, ...], message: str) -> str:
-    name = ".".join(str(part) for part in location)
-    return f"{name}: {message}" if name else message.removeprefix("Value error, ")
+def _complaint(group: type[Group], location: tuple[int | str, ...], message: str) -> str:
+    """The variable as it is set, and what is wrong with it."""
+    name = str(location[0]) if location else ""
+    if name in group.model_fields:
+        name = f"{group.model_config.get('env_prefix', '')}{name}".upper()
+    return f"{name}: {message.removeprefix('Value error, ')}"
