@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections.abc import AsyncIterator
@@ -116,6 +117,8 @@ async def test_a_database_that_is_not_there_is_found(shop: Shop) -> None:
     ],
 )
 def test_settings_that_defeat_each_other_are_named(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, doubt: str) -> None:
+    for name in [name for name in os.environ if name.startswith("APP_")]:
+        monkeypatch.delenv(name)  # other tests' servers have set some: here only the defaults count
     assert [finding.level for finding in examine_settings(load_settings())] == ["ok"]
     monkeypatch.setenv(variable, value)
     [finding] = examine_settings(load_settings())
