@@ -8,12 +8,10 @@ Tests: tests/integration/test_member.py.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Collection, Mapping
-from typing import Final, Protocol
+from collections.abc import Collection, Coroutine, Mapping
+from typing import Any, Final, Protocol
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
-from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from service.foundation.kafka import make_consumer
@@ -78,21 +76,16 @@ class KafkaMember:
 
     async def leave(self) -> None:
         """Leave the group and close, bounded; a stop that hangs leaks its tasks and its client otherwise."""
-        with contextlib.suppress(KafkaError, OSError):
-            async with asyncio.timeout(_LEAVE_S):
-                await self._consumer.stop()
-                return
+        if await _ends(self._consumer.stop()):
+            return
         coordinator = getattr(self._consumer, "_coordinator", None)
         for name in ("_coordination_task", "_heartbeat_task", "_commit_refresh_task"):
             task = getattr(coordinator, name, None)
             if task is not None:
                 task.cancel()
-        with contextlib.suppress(KafkaError, OSError):
-            async with asyncio.timeout(_LEAVE_S):
-                if (fetcher := getattr(self._consumer, "_fetcher", None)) is not None:
-                    await fetcher.close()
-        with contextlib.suppress(KafkaError, OSError):
-            await self._consumer._client.close()  # noqa: SLF001 - what a whole `stop` would have done last
+        if (fetcher := getattr(self._consumer, "_fetcher", None)) is not None:
+            await _ends(fetcher.close())
+        await _ends(self._consumer._client.close())  # noqa: SLF001 - what a whole `stop` would have done last
 
     def assignment(self) -> Collection[TopicPartition]:
         """The partitions that are ours now."""
@@ -117,3 +110,14 @@ class KafkaMember:
         """The offset after the last record in Kafka, as far as known."""
         end: int | None = self._consumer.highwater(partition)
         return end
+
+
+async def _ends(closing: Coroutine[Any, Any, None]) -> bool:
+    """True if it ended well within the bound. In a task of its own: aiokafka lets the cancellation of its inner tasks out."""
+    task = asyncio.ensure_future(closing)
+    try:
+        await asyncio.wait({task}, timeout=_LEAVE_S)
+        return task.done() and not task.cancelled() and task.exception() is None
+    finally:
+        task.cancel()
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())

@@ -66,7 +66,10 @@ async def stays_live(lifecycle: Lifecycle, task: asyncio.Task[None]) -> None:
 
 async def stops(lifecycle: Lifecycle, task: asyncio.Task[None]) -> None:
     lifecycle.stop()
-    await asyncio.wait_for(task, STOP_MAX_S)
+    await asyncio.wait({task}, timeout=STOP_MAX_S)
+    task.print_stack()
+    assert task.done(), "it does not stop: where it hangs is printed above"
+    task.result()
 
 
 async def send(kafka: KafkaSettings, *keys: bytes) -> None:
