@@ -33,7 +33,7 @@ class RedisWire:
         self._target = parse_url(url)
         self._timeout_s = timeout_s
         self._protocol: _Protocol | None = None
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[_Protocol] | None = None
 
     async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
         """One reply a command; a Redis error reply is a `hiredis.ReplyError` in its place. Raises `WireError`, `OSError`."""
@@ -44,23 +44,34 @@ class RedisWire:
 
     def close(self) -> None:
         """Close the connection; a later `pipeline` opens a new one."""
+        if self._opening is not None:
+            self._opening.cancel()
         if self._protocol is not None:
             self._protocol.fail("closed")
             self._protocol = None
 
     async def _open(self) -> _Protocol:
-        async with self._opening:
-            if self._protocol is None or self._protocol.broken:
-                loop, target = asyncio.get_running_loop(), self._target
-                tls = ssl.create_default_context() if target.get("connection_class") is SSLConnection else None
-                try:
-                    async with asyncio.timeout(self._timeout_s * _CONNECT_FACTOR):
-                        _, made = await loop.create_connection(_Protocol, target.get("host", "localhost"), target.get("port", 6379), ssl=tls)
-                except TimeoutError as error:
-                    raise WireError("could not connect in time") from error
-                await self._greet(made)
-                self._protocol = made
-            return self._protocol
+        """All who wait share one attempt: a Redis that swallows bytes costs each one timeout, not one after another."""
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.create_task(self._connect(), name="redis-connect")
+            self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return await asyncio.shield(self._opening)
+
+    async def _connect(self) -> _Protocol:
+        loop, target = asyncio.get_running_loop(), self._target
+        tls = ssl.create_default_context() if target.get("connection_class") is SSLConnection else None
+        try:
+            async with asyncio.timeout(self._timeout_s * _CONNECT_FACTOR):
+                _, made = await loop.create_connection(_Protocol, target.get("host", "localhost"), target.get("port", 6379), ssl=tls)
+        except TimeoutError as error:
+            raise WireError("could not connect in time") from error
+        try:
+            await self._greet(made)
+        except BaseException:
+            made.fail("not greeted")  # also when cancelled: nobody else holds this socket
+            raise
+        self._protocol = made
+        return made
 
     async def _greet(self, protocol: _Protocol) -> None:
         target = self._target
