@@ -158,6 +158,7 @@ class Cache:
     async def _load_once(self, refs: Sequence[Ref], load: Load, *, fill: bool) -> dict[str, Entry]:
         """One load a process for each ref; a waiter that is cancelled does not cancel it."""
         fresh = [ref for ref in refs if ref not in self._flights]
+        joined = [ref for ref in refs if ref in self._flights]
         if fresh:
             task = asyncio.create_task(self._load(fresh, load, fill=fill), name="cache-load")
             for ref in fresh:
@@ -167,7 +168,20 @@ class Cache:
         entries: dict[Ref, Entry] = {}
         for flight in flights.values():
             entries |= await asyncio.shield(flight)
-        return {ref[1]: entries[ref] for ref in refs}
+        found = {ref[1]: entries[ref] for ref in refs}
+        if fill and joined and (outdated := await self._outdated(joined, entries)):
+            # Whatever they join now began after this read did: it needs no second look.
+            found |= await self._load_once(outdated, load, fill=False)
+        return found
+
+    async def _outdated(self, joined: Sequence[Ref], entries: Mapping[Ref, Entry]) -> list[Ref]:
+        """Those whose load, begun before this read, saw less than a writer has announced since: a client reads its write."""
+        try:
+            floors = await self._redis.pipeline([("GET", entry_keys(ref)[1]) for ref in joined])
+        except RedisAway:
+            return []
+        held = zip(joined, floors, strict=True)
+        return [ref for ref, floor in held if isinstance(floor, bytes) and floor.isdigit() and entries[ref].version < int(floor)]
 
     def _land(self, refs: Sequence[Ref]) -> None:
         for ref in refs:
