@@ -54,7 +54,7 @@ profile: $(VENV)/.dev ## flame graphs of the API and of a worker under load
 
 .PHONY: verify-deploy verify-deploy-full
 verify-deploy: ## chart, policy, image files, Terraform, workflows, deploy docs: the fast checks
-	$(PYTHON) deploy/verify/verify.py
+	$(PYTHON) deploy/verify/verify.py $(TARGETS)
 verify-deploy-full: ## those, and what takes longer: an emulated AWS, mutants
 	$(PYTHON) deploy/verify/verify.py --full
 

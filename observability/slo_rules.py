@@ -43,13 +43,32 @@ HTTP: Final = "orders_http_request_duration_seconds"
 READS_AND_WRITES: Final = f'rate({HTTP}_bucket{{method="GET",le="0.15"}}[W]) or rate({HTTP}_bucket{{method!="GET",le="0.3"}}[W])'
 REQUESTS: Final = "sum(rate(orders_http_requests_total[W]))"
 SLOS: Final = (
-    Slo("availability", 0.001, REQUESTS, f'sum(rate(orders_http_requests_total{{status=~"5.."}}[W])) or 0 * {REQUESTS}',
-        'orders_http_requests_total{status="200"}', 'orders_http_requests_total{status="503"}', None),
+    Slo(
+        "availability",
+        0.001,
+        REQUESTS,
+        f'sum(rate(orders_http_requests_total{{status=~"5.."}}[W])) or 0 * {REQUESTS}',
+        'orders_http_requests_total{status="200"}',
+        'orders_http_requests_total{status="503"}',
+        None,
+    ),
     histogram("latency", 0.01, HTTP, good=READS_AND_WRITES, le="0.3", labels='method="POST"'),
-    histogram("freshness", 0.005, "orders_commit_to_kafka_seconds",
-              good='rate(orders_commit_to_kafka_seconds_bucket{le="5.0"}[W])', le="5.0", labels='job="orders-relay"'),
-    histogram("processing", 0.01, "orders_event_age_seconds",
-              good='rate(orders_event_age_seconds_bucket{le="30.0"}[W])', le="30.0", labels='group="payments"'),
+    histogram(
+        "freshness",
+        0.005,
+        "orders_commit_to_kafka_seconds",
+        good='rate(orders_commit_to_kafka_seconds_bucket{le="5.0"}[W])',
+        le="5.0",
+        labels='job="orders-relay"',
+    ),
+    histogram(
+        "processing",
+        0.01,
+        "orders_event_age_seconds",
+        good='rate(orders_event_age_seconds_bucket{le="30.0"}[W])',
+        le="30.0",
+        labels='group="payments"',
+    ),
 )
 
 
@@ -72,12 +91,14 @@ def alert(slo: Slo, severity: str) -> dict[str, Any]:
         parts.append(f'label_replace({sides[0]} and {sides[1]} and {enough}, "window", "{long}", "", "")')
     name = f"Orders{slo.name.capitalize()}Burn{severity}"
     return {
-        "alert": name, "expr": " or ".join(parts),
+        "alert": name,
+        "expr": " or ".join(parts),
         "labels": {"severity": severity.lower(), "team": "orders", "service": "orders"},
         "annotations": {
             "summary": f"{slo.name}: {{{{ $value | humanizePercentage }}}} failed over {{{{ $labels.window }}}}",
             "description": f"Budget {slo.budget:.2%} over 30 days; spent at {{{{ $value | humanizePercentage }}}} over {{{{ $labels.window }}}}.",
-            "runbook_url": f"{REPOSITORY_DOCS}/{name}.md", "dashboard_url": "/d/orders-slo",
+            "runbook_url": f"{REPOSITORY_DOCS}/{name}.md",
+            "dashboard_url": "/d/orders-slo",
         },
     }
 
@@ -90,7 +111,8 @@ def case(slo: Slo, severity: str, *, title: str, burn: float, a_minute: float, f
     promql = {"expr": f'count(ALERTS{{alertname="{name}",alertstate="firing"}}) > 0 or vector(0)', "eval_time": "5h"}
     found = len([1 for factor, *_ in BURNS[severity] if burn > factor]) if fires else 0
     return {
-        "name": f"{name}: {title}", "interval": "1m",
+        "name": f"{name}: {title}",
+        "interval": "1m",
         "input_series": [{"series": series, "values": f"0+{step:.8g}x310"} for series, step in rows.items()],
         "promql_expr_test": [{**promql, "exp_samples": [{"labels": "{}", "value": found}]}],
     }
@@ -98,8 +120,11 @@ def case(slo: Slo, severity: str, *, title: str, burn: float, a_minute: float, f
 
 def cases(slo: Slo, severity: str) -> list[dict[str, Any]]:
     slow = BURNS[severity][1][0]
-    plan = (("fires just above", slow * 1.02, 10000, True), ("silent just below", slow * 0.98, 10000, False),
-            ("silent with too few events", slow * 4, 0.1, False))
+    plan = (
+        ("fires just above", slow * 1.02, 10000, True),
+        ("silent just below", slow * 0.98, 10000, False),
+        ("silent with too few events", slow * 4, 0.1, False),
+    )
     return [case(slo, severity, title=title, burn=burn, a_minute=rate, fires=fires) for title, burn, rate, fires in plan]
 
 

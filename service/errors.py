@@ -19,7 +19,7 @@
     └── Unavailable                   503  Overloaded DependencyUnavailable
 
 The slug is the public name: `/problems/<slug>` and a section of `docs/problems.md`
-(`tests/budgets/test_problems_are_documented.py` holds the two together).
+(`tests/budgets/test_docs.py` holds the two together).
 Operations raise these; `service/web/problems.py` is the only place that turns them into bytes.
 """
 

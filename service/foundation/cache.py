@@ -2,7 +2,7 @@
 
 peek → fresh: serve · soft-expired (60 s): serve, one caller refreshes · miss: one load a process, filled by the
 holder of a lease. Fill and invalidate are version-guarded, so they commute; Redis away means no cache, never a
-wrong answer. Why not delete: docs/adr/0008. Tests: tests/integration/test_cache.py (C1–C5).
+wrong answer. Why not delete: docs/adr/0008. Tests: tests/integration/test_cache_races.py.
 """
 
 from __future__ import annotations

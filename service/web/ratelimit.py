@@ -2,7 +2,7 @@
 
 The charge and the request's cache peeks travel in one pipeline: one round trip on the hit path.
 Losing Redis loosens the limit to quota ÷ replicas a process; it never answers 5xx (docs/adr/0016).
-Tests: tests/integration/test_rate_limit.py (L1–L5).
+Tests: tests/unit/test_buckets.py, tests/integration/test_redis_wire.py.
 """
 
 from __future__ import annotations

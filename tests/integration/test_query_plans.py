@@ -69,7 +69,7 @@ async def shop(big: Settings, plain: Any) -> AsyncIterator[SimpleNamespace]:
         yield SimpleNamespace(recorder=recorder, login=login, said=recorder.take)
 
 
-async def test_statements_per_request_are_pinned(shop: SimpleNamespace) -> None:
+async def test_statements_per_request_are_pinned(shop: SimpleNamespace, plain: Any) -> None:
     anna, admin = shop.login(REGULAR), shop.login("adam", "admin")
     await anna.place()
 
@@ -83,6 +83,9 @@ async def test_statements_per_request_are_pinned(shop: SimpleNamespace) -> None:
     order = placed.json()
     assert len(await shop.said()) == 1, "a create with warm prices is one statement"
     assert await count(anna.place(key="pinned")) == (201, 1), "so is its replay"
+    await plain.execute("UPDATE product SET price_minor = price_minor + 1 WHERE sku = 'SKU-0001'")
+    assert await count(anna.place(key="pinned")) == (201, 1), "a finished twin is seen before the price is called stale"
+    await plain.execute("UPDATE product SET price_minor = price_minor - 1 WHERE sku = 'SKU-0001'")
     assert await count(anna.get(f"/orders/{order['id']}")) == (200, 1), "a miss loads once"
     assert await count(anna.get(f"/orders/{order['id']}")) == (200, 0), "a hit asks nobody"
     assert await count(anna.get(f"/orders/{order['id']}", if_none_match='"1.1"')) == (304, 0)
