@@ -204,8 +204,16 @@ def _files() -> Iterator[Path]:
 
 
 def test_no_machine_path_and_no_registry_host_is_written_down() -> None:
-    hosts = [("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("proxy.golang", "org"), ("sum.golang", "org"), ("repo1.maven", "org")]
-    hosts += [("repo.maven.apache", "org"), ("deb.debian", "org"), ("archive.ubuntu", "com"), ("index.crates", "io")]
+    # Spelt in parts, so that this page holds none of them itself.
+    hosts = [
+        ("pypi", "org"),
+        ("pythonhosted", "org"),
+        ("npmjs", "org"),
+        ("proxy", "golang", "org"),
+        ("sum", "golang", "org"),
+        ("repo1", "maven", "org"),
+    ]
+    hosts += [("repo", "maven", "apache", "org"), ("deb", "debian", "org"), ("archive", "ubuntu", "com"), ("index", "crates", "io")]
     # An image's own cache folder is no machine's.
     paths = [r"(?<![\w.-])/" + name + "/" for name in ("work", r"root(?!/\.cache/pip)", "home/[a-z]+")]
     pattern = re.compile("|".join([*paths, *(re.escape(".".join(parts)) for parts in hosts)]))

@@ -90,6 +90,26 @@ def test_the_important_lane_goes_first_and_within_a_lane_who_came_first() -> Non
     _run(story())
 
 
+def test_with_one_slot_for_all_the_important_lane_still_goes_first() -> None:
+    async def story() -> None:
+        admission, entered = Admission(1, wait_s=_WAIT_S), []
+        await _fill(admission)
+
+        async def visit(lane: Lane) -> None:
+            await admission.enter(lane)
+            entered.append(lane)
+            admission.leave()
+
+        lanes: list[Lane] = ["sheddable", "normal", "critical"]
+        visits = [asyncio.create_task(visit(lane)) for lane in lanes]
+        await _settle()
+        admission.leave()
+        await asyncio.gather(*visits)
+        assert entered == ["critical", "normal", "sheddable"]
+
+    _run(story())
+
+
 def test_a_newcomer_does_not_overtake_who_waits() -> None:
     async def story() -> None:
         admission, entered = Admission(1, wait_s=_WAIT_S), []

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import PriceChanged, ValidationFailed
@@ -37,6 +37,7 @@ _LINES = st.dictionaries(
 )
 
 
+@settings(max_examples=40)
 @given(_LINES)
 def test_answer_event_and_row_say_the_same(lines: dict[str, tuple[int, int]]) -> None:
     wish = _wish(*((sku, count) for sku, (count, _) in lines.items()), note="hello")
