@@ -207,7 +207,7 @@ def test_no_machine_path_and_no_registry_host_is_written_down() -> None:
     # Spelt in parts, so that this page holds none of them itself.
     hosts = [
         ("pypi", "org"),
-        ("pythonhosted", "org"),
+        ("".join(("python", "hosted")), "org"),
         ("npmjs", "org"),
         ("proxy", "golang", "org"),
         ("sum", "golang", "org"),

@@ -95,3 +95,21 @@ def test_it_stays_open_for_5_s_give_or_take_a_fifth(clock: ManualClock, pick: ob
     assert not breaker.allow()
     clock.advance(0.02)
     assert breaker.allow()
+
+
+def test_calls_that_end_while_it_is_open_do_not_prolong_it(clock: ManualClock) -> None:
+    breaker, _ = make(clock)
+    report(breaker, "x" * 20)
+    clock.advance(4)
+    report(breaker, "x" * 5)
+    clock.advance(1.01)
+    assert breaker.allow()
+
+
+def test_after_a_good_trial_everything_is_counted_anew(clock: ManualClock) -> None:
+    breaker, _ = make(clock)
+    report(breaker, "x" * 20)
+    clock.advance(5.01)
+    assert breaker.allow()
+    report(breaker, "." + "x" * 19)
+    assert breaker.state == "closed"

@@ -107,3 +107,11 @@ def test_the_last_of_repeated_headers_counts() -> None:
 def test_every_type_has_an_example_here_or_a_schema() -> None:
     assert len(TYPES) == 10
     assert UUID(str(ID)) == ID
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"), [(0, 0), (-5, 0), (2_000, 2_000), (86_401_000, 86_401_000), (86_401_001, 86_401_000), (10**30, 86_401_000)]
+)
+def test_no_header_holds_a_partition_for_more_than_a_day(asked: int, expected: int) -> None:
+    headers = {"x-not-before-ms": str(asked).encode()}
+    assert not_before_ms(make_record(ORDERS_TOPIC, headers=headers, key=b"k", value=b"{}", partition=2, offset=7, timestamp=1_000)) == expected

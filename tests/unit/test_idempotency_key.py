@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from service.answers import fingerprint
+from service.answers import StoredAnswer, fingerprint
 from service.errors import IdempotencyKeyInvalid, IdempotencyKeyMissing
-from service.web.idempotency import read_key
+from service.web.idempotency import answer_response, read_key
 
 VISIBLE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=255)
 
@@ -66,3 +66,13 @@ def test_a_fingerprint_knows_the_request_and_not_its_spelling(body: dict[str, ob
     others = [("PATCH", "/v1/orders", "anna", body), ("POST", "/v1/order", "anna", body), ("POST", "/v1/orders", "ben", body)]
     others.append(("POST", "/v1/orders", "anna", body | {"another": 1}))
     assert print_ not in {fingerprint(*other) for other in others}
+
+
+def test_a_replay_says_so_and_is_otherwise_the_same() -> None:
+    headers = {"location": "/v1/orders/1", "content-type": "application/json"}
+    first = answer_response(StoredAnswer(201, headers, b"{}"))
+    again = answer_response(StoredAnswer(201, headers, b"{}", replayed=True))
+    assert "idempotent-replayed" not in first.headers
+    assert dict(again.headers) == {**first.headers, "idempotent-replayed": "true"}
+    assert (first.status_code, first.body) == (again.status_code, again.body) == (201, b"{}")
+    assert "idempotent-replayed" not in headers, "the stored answer itself is not touched"

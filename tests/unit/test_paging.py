@@ -65,3 +65,13 @@ def test_one_row_too_many_means_more(limit: int, found: int) -> None:
 def test_a_link_keeps_the_question_and_quotes_it() -> None:
     link = link_next("/v1/orders", {"status": "paid", "limit": 5, "customer_id": "a b>", "cursor": "old"}, "new")
     assert link == '</v1/orders?status=paid&limit=5&customer_id=a+b%3E&cursor=new>; rel="next"'
+
+
+@pytest.mark.parametrize("last", ["2", "21"])
+def test_unused_bits_and_padding_are_another_spelling_and_refused(last: str) -> None:
+    """base64 decoders ignore them, so one position would have several cursors."""
+    cursor = encode_cursor("o" * (1 + len(last) % 2), last)
+    assert len(cursor) % 4, "a cursor with unused bits"
+    for other in (cursor[:-1] + chr(ord(cursor[-1]) + 1), cursor + "="):
+        with pytest.raises(InvalidCursor):
+            decode_cursor("o" * (1 + len(last) % 2), other)
