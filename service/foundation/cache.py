@@ -251,6 +251,6 @@ def _decode(result: Any) -> Entry | None:
     try:
         entry = Entry(int(result[0]), result[1], max(0.0, time.time() - int(result[2]) / 1000))
         sound = entry.value["version"] == entry.version if entry.exists else entry.data == b""
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         return None
     return entry if sound else None

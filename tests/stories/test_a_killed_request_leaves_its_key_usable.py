@@ -26,7 +26,10 @@ async def test_a_killed_request_leaves_its_key_usable(shop: Shop) -> None:
         await until(lambda: waiting(shop), "the requests wait inside their statement")
         for pid in shop.pids("api"):
             os.kill(pid, signal.SIGKILL)
-        assert await asyncio.gather(*calls) == ["no answer"] * CALLS
+        answers_before = await asyncio.gather(*calls)
+        # On a slow host a call may have given up its lock wait just before the kill: 503 wrote nothing either.
+        assert "no answer" in answers_before
+        assert set(answers_before) <= {"no answer", "503"}
     answers = await asyncio.gather(*(shop.definite(lambda n=n: anna.place((SKU, 1), key=f"killed-{n}")) for n in range(CALLS)))
     assert {answer.status_code for answer in answers} == {201}, [answer.text for answer in answers]
     assert await shop.database.fetchval("SELECT count(*) FROM orders WHERE customer_id = 'anna-killed'") == CALLS
