@@ -2,18 +2,18 @@
 
 1. A signal: readiness turns 503, answers say `Connection: close`, new requests are still accepted
    while load balancers notice (`drain_wait_s`).
-2. Stop accepting; requests in hand get `drain_timeout_s`.
-3. Close pools and exporters, bounded; exit 0 if nothing was cut.
+2. Stop accepting; requests in hand get `drain_timeout_s`, and a connection accepted in that very moment its one answer.
+3. Close pools and exporters, bounded; exit 0 if nothing was cut. A second signal ends it at once.
 
 uvicorn itself waits for ever for headers and bodies: 500 half-open requests would stay open.
-Tests: tests/integration/test_server.py (raw sockets).
+Tests: tests/integration/test_server.py (raw sockets), tests/integration/test_drain.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 import httptools
 import uvicorn
@@ -41,6 +41,7 @@ class LimitedProtocol(HttpToolsProtocol):
     limits: ClassVar[HttpSettings]
     _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
+    _leaving = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
@@ -76,6 +77,20 @@ class LimitedProtocol(HttpToolsProtocol):
         self._disarm()
         self._head_bytes = 0
         super().on_headers_complete()
+        if self._leaving:
+            self.cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        """The drain begins; a request that is on its way to a connection just accepted is still answered."""
+        self._leaving = True
+        if self.cycle is None or self._head_bytes:
+            self.loop.call_later(_LINGER_S, self._give_up)
+        else:
+            super().shutdown()
+
+    def _give_up(self) -> None:
+        if self._idle() and not self.transport.is_closing():
+            self._too_slow()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -123,6 +138,18 @@ def _raw(error: ServiceError) -> bytes:
     return STATUS_LINE[error.status] + headers + b"connection: close\r\n\r\n" + bytes(response.body)
 
 
+class _DrainingServer(QuietServer):
+    """Remembers whether the drain had to cut a request; afterwards uvicorn knows it no more."""
+
+    cut = False
+
+    async def _wait_tasks_to_complete(self) -> None:
+        try:
+            await super()._wait_tasks_to_complete()
+        finally:
+            self.cut = bool(self.server_state.tasks)
+
+
 def _config(app: ASGIApp, settings: HttpSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
@@ -144,7 +171,7 @@ def _config(app: ASGIApp, settings: HttpSettings) -> uvicorn.Config:
 async def serve_api(app: ASGIApp, settings: HttpSettings, lifecycle: Lifecycle, *, fd: int | None = None) -> bool:
     """Serve until a signal, then drain; True if no request was cut. `fd`: an inherited listening socket."""
     listener = socket.socket(fileno=fd) if fd is not None else socket.create_server((settings.host, settings.port), backlog=2048)
-    server = QuietServer(_config(app, settings))
+    server = _DrainingServer(_config(app, settings))
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="api-server")
     stopping = asyncio.create_task(lifecycle.stopping.wait(), name="await-stop")
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -153,9 +180,4 @@ async def serve_api(app: ASGIApp, settings: HttpSettings, lifecycle: Lifecycle, 
         server.should_exit = True
     await serving
     stopping.cancel()
-    return server.started and not _cut(server)
-
-
-def _cut(server: Any) -> bool:
-    """True if requests were cancelled because the drain took too long."""
-    return bool(server.server_state.tasks)
+    return server.started and not server.cut
