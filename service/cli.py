@@ -209,10 +209,11 @@ def db_wait(timeout: Annotated[float, typer.Option(help="Seconds.")] = 120.0) ->
 
 
 @app.command(rich_help_panel=_TOOLS)
-def seed() -> None:
-    """Insert the catalogue (1,000 products) if it is missing."""
+def seed(orders: Annotated[int, typer.Option(min=0, help="Bring the shop to so many orders, a year of them.")] = 0) -> None:
+    """Insert the catalogue (1,000 products) if it is missing; orders too, if asked."""
     settings = _settings("seed")
     from service.dev.seed import seed_catalogue
+    from service.dev.seed_orders import seed_orders
     from service.foundation.db import Database
 
     async def main() -> int:
@@ -224,6 +225,8 @@ def seed() -> None:
             await db.close()
 
     typer.echo(f"{_run(main())} products")
+    if orders:
+        typer.echo(f"{_run(seed_orders(settings.db.url.get_secret_value(), orders)):,} orders, analysed")
 
 
 @app.command(rich_help_panel=_TOOLS)
