@@ -6,19 +6,18 @@ hand, `--check` fails; change the table here. Cases: observability/tests/slo.yam
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-ROOT: Final = Path(__file__).resolve().parents[1]
-RULES: Final = ROOT / "deploy/helm/orders/files/rules"
+from rule_files import RULES, TESTS, alert, write
+from rule_files import case as rule_case
+
 WINDOWS: Final = ("5m", "30m", "1h", "2h", "6h", "1d", "3d", "30d")
 # Factor, long window, short window, least events in the long one: below that, one failure is no burn.
 BURNS: Final = {"Page": ((14.4, "1h", "5m", 50), (6, "6h", "30m", 200)), "Ticket": ((3, "1d", "2h", 500), (1, "3d", "6h", 1000))}
 SECONDS: Final = {"1h": 3600, "6h": 21600, "1d": 86400, "3d": 259200}
-REPOSITORY_DOCS: Final = "docs/runbooks"
 
 
 @dataclass(frozen=True)
@@ -82,25 +81,23 @@ def recording(slo: Slo) -> dict[str, Any]:
     return {"name": f"orders-sli-{slo.name}", "rules": rules}
 
 
-def alert(slo: Slo, severity: str) -> dict[str, Any]:
+def burn_alert(slo: Slo, severity: str) -> dict[str, Any]:
     parts = []
     for factor, long, short, least in BURNS[severity]:
         limit = f"{factor * slo.budget:.6g}"
         enough = f'orders:sli_total:rate{long}{{slo="{slo.name}"}} * {SECONDS[long]} >= {least}'
         sides = [f'orders:sli_errors:ratio_rate{window}{{slo="{slo.name}"}} > {limit}' for window in (long, short)]
         parts.append(f'label_replace({sides[0]} and {sides[1]} and {enough}, "window", "{long}", "", "")')
-    name = f"Orders{slo.name.capitalize()}Burn{severity}"
-    return {
-        "alert": name,
-        "expr": " or ".join(parts),
-        "labels": {"severity": severity.lower(), "team": "orders", "service": "orders"},
-        "annotations": {
-            "summary": f"{slo.name}: {{{{ $value | humanizePercentage }}}} failed over {{{{ $labels.window }}}}",
-            "description": f"Budget {slo.budget:.2%} over 30 days; spent at {{{{ $value | humanizePercentage }}}} over {{{{ $labels.window }}}}.",
-            "runbook_url": f"{REPOSITORY_DOCS}/{name}.md",
-            "dashboard_url": "/d/orders-slo",
-        },
-    }
+    objective = f"Orders{slo.name.capitalize()}Burn"
+    return alert(
+        f"{objective}{severity}",
+        " or ".join(parts),
+        severity=severity.lower(),
+        summary=f"{slo.name}: {{{{ $value | humanizePercentage }}}} failed over {{{{ $labels.window }}}}",
+        description=f"Budget {slo.budget:.2%} over 30 days; spent at {{{{ $value | humanizePercentage }}}} over {{{{ $labels.window }}}}.",
+        runbook=f"{objective}.md",
+        dashboard="orders-slo",
+    )
 
 
 def case(slo: Slo, severity: str, *, title: str, burn: float, a_minute: float, fires: bool) -> dict[str, Any]:
@@ -108,14 +105,8 @@ def case(slo: Slo, severity: str, *, title: str, burn: float, a_minute: float, f
     good = a_minute - bad
     rows = {slo.counter: good if slo.bad else a_minute, slo.bad or slo.good: bad if slo.bad else good}
     name = f"Orders{slo.name.capitalize()}Burn{severity}"
-    promql = {"expr": f'count(ALERTS{{alertname="{name}",alertstate="firing"}}) > 0 or vector(0)', "eval_time": "5h"}
     found = len([1 for factor, *_ in BURNS[severity] if burn > factor]) if fires else 0
-    return {
-        "name": f"{name}: {title}",
-        "interval": "1m",
-        "input_series": [{"series": series, "values": f"0+{step:.8g}x310"} for series, step in rows.items()],
-        "promql_expr_test": [{**promql, "exp_samples": [{"labels": "{}", "value": found}]}],
-    }
+    return rule_case(name, title, {str(series): f"0+{step:.8g}x310" for series, step in rows.items()}, at="5h", fires=found)
 
 
 def cases(slo: Slo, severity: str) -> list[dict[str, Any]]:
@@ -129,28 +120,15 @@ def cases(slo: Slo, severity: str) -> list[dict[str, Any]]:
 
 
 def files() -> dict[Path, Any]:
-    alerts = [alert(slo, severity) for slo in SLOS for severity in BURNS]
+    alerts = [burn_alert(slo, severity) for slo in SLOS for severity in BURNS]
     tests = [found for slo in SLOS for severity in BURNS for found in cases(slo, severity)]
     sources = [f"../../deploy/helm/orders/files/rules/{name}.yaml" for name in ("recording", "slo")]
     return {
         RULES / "recording.yaml": {"groups": [recording(slo) for slo in SLOS]},
         RULES / "slo.yaml": {"groups": [{"name": "orders-slo", "rules": alerts}]},
-        ROOT / "observability/tests/slo.yaml": {"rule_files": sources, "evaluation_interval": "5m", "tests": tests},
+        TESTS / "slo.yaml": {"rule_files": sources, "evaluation_interval": "5m", "tests": tests},
     }
 
 
-def main(arguments: list[str]) -> int:
-    stale = []
-    for path, content in files().items():
-        text = json.dumps(content, indent=1) + "\n"
-        if arguments == ["--check"]:
-            stale += [path.name] if not path.exists() or path.read_text() != text else []
-        else:
-            path.write_text(text)
-    if stale:
-        sys.stderr.write(f"{', '.join(stale)}: not what observability/slo_rules.py writes; run it and commit\n")
-    return 1 if stale else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write(files(), sys.argv[1:], script="slo_rules.py"))

@@ -29,7 +29,7 @@ _STACK = "The embedded stack"
 def _settings(process: str) -> Settings:
     """Settings, logging and tracing for this process; exit 2 with a sentence if they contradict each other."""
     from service import __version__
-    from service.foundation import log, tracing
+    from service.foundation import log, pulse, tracing
     from service.settings import SettingsError, load_settings
 
     try:
@@ -38,6 +38,7 @@ def _settings(process: str) -> Settings:
         _fail(str(error))
     log.configure(settings.telemetry, process=process, version=__version__)
     tracing.configure(settings.telemetry, process=process, version=__version__)
+    pulse.describe(process, __version__)
     return settings
 
 

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import httpx
 import orjson
+from opentelemetry.trace import SpanKind
 
 from service.foundation import metrics
 from service.foundation.breaker import Breaker
@@ -63,6 +64,7 @@ class HttpProvider:
     def __init__(self, settings: PaymentSettings) -> None:
         self._client = httpx.AsyncClient(base_url=settings.url, timeout=settings.timeout_ms / 1000)
         self.breaker = Breaker("provider", changed=metrics.show_breaker)
+        metrics.show_breaker(self.breaker.name, "closed")
 
     async def charge(self, key: str, order_id: UUID, money: Money) -> str:
         return await self._post("charge", key, order_id, money)
@@ -85,7 +87,7 @@ class HttpProvider:
         body: dict[str, Any] = {"key": key, "order_id": str(order_id)}
         if money is not None:
             body |= {"amount_minor": money.amount_minor, "currency": money.currency}
-        with span(f"provider {operation}", attributes={"provider.operation": operation}):
+        with span(f"provider {operation}", SpanKind.CLIENT, attributes={"http.request.method": "POST", "provider.operation": operation}):
             return _state(await self._call("POST", f"/{operation}", body))
 
     async def _call(self, method: str, path: str, body: dict[str, Any] | None) -> httpx.Response:

@@ -62,6 +62,9 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._due_ms: dict[TopicPartition, int] = {}
         self._committed_at = self._clock.monotonic()
         self._lag, self._oldest_due_s = 0, 0.0
+        gauges = (metrics.consumer_lag, metrics.consumer_oldest_due, metrics.consumer_paused, signals.stalled, signals.held_partitions)
+        self._gauges = tuple(gauge.labels(name) for gauge in gauges)
+        self._lateness = metrics.tier_lateness.labels(handling.group)
 
     async def run(self) -> None:
         """Consume until the process stops; reconnect when Kafka goes away; finish what is in hand at the end."""
@@ -103,7 +106,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 member.seek(partition, record.offset)
                 return
             if due_ms:
-                metrics.tier_lateness.labels(self._handling.group).observe((now_ms - due_ms) / 1000)
+                self._lateness.observe((now_ms - due_ms) / 1000)
             self._lanes.take(partition, record)
 
     def _now_ms(self) -> float:
@@ -131,14 +134,13 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
             end, position = member.end(partition), self._lanes.position(partition)
             if end is not None and position is not None and partition not in self._due_ms:
                 lag += max(0, end - position)
-        now_ms, group = self._now_ms(), self._handling.group
+        now_ms = self._now_ms()
         oldest_ms = min((max(record.timestamp, not_before_ms(record)) for record in self._lanes.heads()), default=now_ms)
         since = None if self._handling.paused else self._lanes.waiting_since
         self._lag, self._oldest_due_s = lag, max(0.0, (now_ms - oldest_ms) / 1000)
-        metrics.consumer_lag.labels(self.name).set(lag)
-        metrics.consumer_oldest_due.labels(self.name).set(self._oldest_due_s)
-        signals.stalled.labels(self.name).set(0.0 if since is None else self._clock.monotonic() - since)
-        signals.held_partitions.labels(group).set(len(self._due_ms))
+        stalled_s = 0.0 if since is None else self._clock.monotonic() - since
+        for gauge, value in zip(self._gauges, (lag, self._oldest_due_s, self._handling.paused, stalled_s, len(self._due_ms)), strict=True):
+            gauge.set(value)
 
     def condition(self) -> dict[str, float]:
         """For the overview: records due and unfinished, age of the oldest in seconds, 1 while paused."""

@@ -22,7 +22,7 @@ from service.foundation.log import get_logger
 from service.models import dead_letter
 from service.outbox import new_id
 from workers.envelope import attempt_of, header_map, origin_of, replays_of, storable
-from workers.tiers import describe
+from workers.tiers import describe, first_attempt
 
 log = get_logger(__name__)
 
@@ -55,6 +55,7 @@ _SET_ASIDE: Final = Statement(select(dead_letter.c.aggregate_id).where(dead_lett
 async def park(connection: Connection, group: str, record: ConsumerRecord, error: BaseException) -> UUID | None:
     """Insert or reopen the row of this record; answers its id, None if a later decision stands. Idempotent."""
     headers, origin = header_map(record.headers), origin_of(record)
+    headers |= first_attempt(headers)
     values: dict[str, Any] = {
         "id": new_id(), "consumer": group, "topic": origin.topic, "partition": origin.partition, "offset": origin.offset,
         "event_id": _uuid(headers.get("ce_id")), "aggregate_id": _text(headers.get("ce_subject")),

@@ -140,6 +140,11 @@ def not_before_ms(record: ConsumerRecord) -> int:
     return min(asked, record.timestamp + _DAY_MS) if asked else 0
 
 
+def header_text(record: ConsumerRecord, name: str) -> str | None:
+    """One header as text, of any record."""
+    return _text(header_map(record.headers), name)
+
+
 def _number(record: ConsumerRecord, name: str, *, limit: int = 2**31 - 1) -> int:
     value = next((value for found, value in reversed(record.headers) if found == name), None)
     try:

@@ -11,7 +11,6 @@ import asyncio
 from collections import deque
 from typing import Final, Literal
 
-from service.foundation import metrics
 from service.foundation.clock import Clock
 from service.foundation.log import get_logger
 from workers import signals
@@ -56,12 +55,10 @@ class Gate:
             return
         self._pauses += 1
         self._open.clear()
-        metrics.consumer_paused.labels(self._group).set(1)
         log.warning("group.paused", group=self._group, delay_s=round(delay_s, 2), error=type(error).__name__)
         try:
             await asyncio.sleep(delay_s)
         finally:
-            metrics.consumer_paused.labels(self._group).set(0)
             self._open.set()
 
     def worked(self) -> None:

@@ -24,7 +24,7 @@ from service.foundation.log import get_logger
 from service.payments import Provider
 from service.settings import Settings
 from workers.dead_letters import park
-from workers.envelope import Envelope, attempt_of, decode, stream_of
+from workers.envelope import Envelope, attempt_of, decode, header_text, stream_of
 from workers.gate import DeadLetterBreaker, Gate
 from workers.retry import DeadLetter, Decision, Pause, Tier, TryAgain, classify, decide
 from workers.sink import Sink
@@ -32,6 +32,7 @@ from workers.tiers import dead_letter_topic, retry_topic, tiers_of
 
 log = get_logger(__name__)
 
+OUTCOMES: Final = ("applied", "duplicate", "superseded", "ignored", "retried", "dead")
 _PAUSE_CAPS_S: Final = {"cache": 1.0}
 _DEFAULT_PAUSE_CAP_S: Final = 30.0
 
@@ -82,6 +83,8 @@ class Handling:
         self._timeout_s = context.settings.worker.handler_timeout_s
         self.gate = Gate(group)
         self.breaker = breaker or DeadLetterBreaker(group, clock=self._clock)
+        self._records = {outcome: metrics.records.labels(group, outcome) for outcome in OUTCOMES}
+        metrics.dead_letters.labels(group)
         self._duration = metrics.handler_duration.labels(group)
         self._age = metrics.event_age.labels(group)
 
@@ -92,22 +95,23 @@ class Handling:
 
     async def finish(self, record: ConsumerRecord) -> str:
         """Bring the record to an end; answers its outcome. Runs as long as its infrastructure needs."""
+        tracing.stand_at(tracing.remote(header_text(record, "traceparent")))
         trial, outcome = await self.breaker.passed(), ""
         try:
             outcome = await self._until_ended(record)
         finally:
             self.breaker.ended(outcome, trial=trial)
-        metrics.records.labels(self.group, outcome).inc()
+        self._records[outcome].inc()
         return outcome
 
     async def _until_ended(self, record: ConsumerRecord) -> str:
-        tries = 0
+        tries, again = 0, False
         while True:
             await self.gate.passed()
             try:
-                outcome = await self._call(record)
+                outcome = await self._call(record, again=again)
             except Exception as error:  # noqa: BLE001 - the group's process loop: classified and counted below
-                tries += 0 if classify(error) == "infra" else 1
+                tries, again = tries + (0 if classify(error) == "infra" else 1), True
                 if outcome := await self._react(record, error, tries):
                     return outcome
             else:
@@ -115,19 +119,22 @@ class Handling:
                     self.gate.worked()
                 return outcome
 
-    async def _call(self, record: ConsumerRecord) -> str:
+    async def _call(self, record: ConsumerRecord, *, again: bool) -> str:
+        """One attempt. The first one that fails is what later ones link to, and what moves or parks the record belongs to."""
         envelope = decode(record)
         handler = self._handlers.get(envelope.event_type)
         if handler is None:
             return "ignored"
-        links = tracing.link_to(envelope.first_traceparent)
+        first = tracing.remote(envelope.first_traceparent)
+        links = tracing.link_to(first) if first else tracing.link_to(None) if again else ()
         parent = tracing.remote(envelope.traceparent)
         attributes = {
             "messaging.system": "kafka", "messaging.operation.type": "process", "messaging.destination.name": record.topic,
             "messaging.consumer.group.name": self.group, "messaging.message.id": str(envelope.event_id),
         }  # fmt: skip
         started = time.perf_counter()
-        with tracing.span(f"{self.group} {envelope.event_type}", SpanKind.CONSUMER, parent=parent, links=links, attributes=attributes) as span:
+        name = f"{self.group} {envelope.event_type}"
+        with tracing.span(name, SpanKind.CONSUMER, parent=parent, links=links, attributes=attributes, linger=not again) as span:
             async with asyncio.timeout(self._timeout_s):
                 outcome = await handler(envelope, self._context)
             span.set_attribute("outcome", outcome)

@@ -16,6 +16,7 @@ from typing import Final
 import asyncpg
 
 from service.errors import Unavailable
+from service.events import SUBSCRIPTIONS
 from service.foundation import metrics
 from service.foundation.db import CONTENTION_ERRORS, Connection, Database
 from service.foundation.lifecycle import Lifecycle
@@ -74,6 +75,10 @@ DELETE FROM outbox_sent_default WHERE (seq, sent_at) IN (
     SELECT seq, sent_at FROM outbox_sent_default WHERE sent_at < now() - $2::interval LIMIT $1 FOR UPDATE SKIP LOCKED
 )
 """
+_OPEN_LETTERS: Final = "SELECT consumer, count(*) FROM dead_letter WHERE status = 'open' GROUP BY consumer"
+_STANDING: Final = """
+SELECT status, extract(epoch FROM now() - min(updated_at))::float8 FROM orders WHERE status IN ('placed', 'reserved') GROUP BY status
+"""
 _PARTITIONS: Final = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'outbox_sent'::regclass"
 
 
@@ -112,8 +117,19 @@ class Reaper:
         for step in steps:
             async with self._db.connection() as connection:
                 await step(connection)
+        await self.measure()
         await self.turn_partitions(datetime.now(UTC).date())
         return expired
+
+    async def measure(self) -> None:
+        """What waits for a person, and how long unfinished orders have stood still."""
+        async with self._db.connection() as connection:
+            letters = dict(await connection.fetch(_OPEN_LETTERS))
+            ages = dict(await connection.fetch(_STANDING))
+        for group in (*SUBSCRIPTIONS, RELAY):
+            metrics.dead_letters_open.labels(group).set(letters.get(group, 0))
+        for status in ("placed", "reserved"):
+            metrics.unfinished_age.labels(status).set(ages.get(status, 0.0))
 
     async def expire_orders(self) -> int:
         """Expire what is overdue; answers how many. Nothing while the outbox is behind."""

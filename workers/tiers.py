@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
+from opentelemetry.trace import SpanKind
 
 from service.events import PARTITIONS, RETRY_PARTITIONS, SUBSCRIPTIONS, dead_letter_topic, retry_topic
+from service.foundation import tracing
 from service.foundation.kafka import abandon, apply_topics, make_producer
 from service.settings import KafkaSettings, Settings
 from workers.envelope import Origin, attempt_of, header_map, origin_of
@@ -69,9 +71,13 @@ class Mover:
         """Republish the record; returns when Kafka has it. Raises `KafkaError` or `TimeoutError`: nothing may be committed."""
         headers = _moved_headers(record, reason=reason, error=error, not_before_ms=not_before_ms)
         producer = await self._started()
+        attributes = {"messaging.system": "kafka", "messaging.operation.type": "send", "messaging.destination.name": topic}
         try:
-            async with asyncio.timeout(self._settings.send_deadline_ms / 1000):
-                await producer.send_and_wait(topic, value=record.value, key=record.key, headers=headers)
+            with tracing.span(f"send {topic}", SpanKind.PRODUCER, attributes=attributes):
+                if (own := tracing.traceparent()) is not None:
+                    headers["traceparent"] = own.encode()
+                async with asyncio.timeout(self._settings.send_deadline_ms / 1000):
+                    await producer.send_and_wait(topic, value=record.value, key=record.key, headers=list(headers.items()))
         except (KafkaError, TimeoutError) as failure:
             await self._abandon(producer)
             if isinstance(failure, TimeoutError) and not isinstance(failure, KafkaError):
@@ -101,10 +107,9 @@ class Mover:
             await abandon(producer)
 
 
-def _moved_headers(record: ConsumerRecord, *, reason: str, error: BaseException, not_before_ms: int) -> list[tuple[str, bytes]]:
+def _moved_headers(record: ConsumerRecord, *, reason: str, error: BaseException, not_before_ms: int) -> dict[str, bytes]:
     origin: Origin = origin_of(record)
     headers = header_map(record.headers)
-    first_trace = headers.get("x-first-traceparent") or headers.get("traceparent")
     headers |= {
         "x-attempt": str(attempt_of(record) + 1).encode(),
         "x-not-before-ms": str(not_before_ms).encode(),
@@ -116,9 +121,13 @@ def _moved_headers(record: ConsumerRecord, *, reason: str, error: BaseException,
         "x-error-class": type(error).__name__.encode(),
         "x-error-message": describe(error).encode(),
     }
-    if first_trace is not None:
-        headers["x-first-traceparent"] = first_trace
-    return list(headers.items())
+    return headers | first_attempt(headers)
+
+
+def first_attempt(headers: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The header that names the first attempt at this record: the one that was said before, or where this task stands."""
+    first = headers.get("x-first-traceparent") or (tracing.traceparent() or "").encode() or headers.get("traceparent")
+    return {"x-first-traceparent": first} if first else {}
 
 
 def describe(error: BaseException) -> str:

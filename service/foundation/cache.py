@@ -159,6 +159,8 @@ class Cache:
         """One load a process for each ref; a waiter that is cancelled does not cancel it."""
         fresh = [ref for ref in refs if ref not in self._flights]
         joined = [ref for ref in refs if ref in self._flights]
+        if joined:
+            metrics.cache_joined.labels(joined[0][0]).inc(len(joined))
         if fresh:
             task = asyncio.create_task(self._load(fresh, load, fill=fill), name="cache-load")
             for ref in fresh:

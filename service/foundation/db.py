@@ -22,7 +22,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.sql.expression import ClauseElement
 
 from service.errors import DependencyUnavailable, Overloaded
-from service.foundation import metrics
+from service.foundation import metrics, tracing
 from service.foundation.backoff import full_jitter
 from service.foundation.breaker import Breaker
 from service.foundation.log import get_logger
@@ -96,6 +96,7 @@ class Database:
         self._probe: asyncio.Task[None] | None = None
         self.lost_since: float | None = None
         self.breaker = Breaker("postgresql-connect", streak=_CONNECT_FAILURES_TO_OPEN, open_s=3600, changed=metrics.show_breaker)
+        metrics.show_breaker(self.breaker.name, "closed")
 
     async def open(self) -> None:
         """Open every connection of the pool. Raises `DependencyUnavailable` if the server cannot be reached."""
@@ -239,7 +240,7 @@ class Database:
 class Lease:
     """`async with` around one use of a connection; a bare class, since every request pays for it."""
 
-    __slots__ = ("_connection", "_db", "_transaction", "_transactional")
+    __slots__ = ("_connection", "_db", "_traced", "_transaction", "_transactional")
 
     def __init__(self, db: Database, *, transactional: bool) -> None:
         self._db, self._transactional = db, transactional
@@ -247,6 +248,9 @@ class Lease:
     async def __aenter__(self) -> Connection:
         connection = self._connection = await self._db.take()
         metrics.db_pool_in_use.inc()
+        self._traced = tracing.recording()
+        if self._traced:
+            connection.add_query_logger(tracing.note_statement)
         if self._transactional:
             self._transaction = connection.transaction()
             try:
@@ -273,6 +277,8 @@ class Lease:
 
     def _end(self, error: BaseException | None) -> None:
         metrics.db_pool_in_use.dec()
+        if self._traced:
+            self._connection.remove_query_logger(tracing.note_statement)
         # After a timeout or a cancellation the protocol's state is unknown (or the primary was demoted): never hand it out again.
         self._db.give_back(self._connection, broken=error is not None and _is_fatal(error))
 

@@ -20,12 +20,14 @@ from service.foundation import metrics
 from service.foundation.breaker import Breaker
 from service.foundation.log import get_logger
 from service.foundation.redis_wire import Command, RedisWire
+from service.foundation.tracing import client_span
 from service.settings import RedisSettings
 
 log = get_logger(__name__)
 T = TypeVar("T")
 
 _PROBE_S: Final = 0.5
+_SPAN: Final = {"db.system.name": "redis"}
 
 
 class RedisAway(Exception):
@@ -48,6 +50,7 @@ class RedisClient:
         self.raw: Redis = Redis(connection_pool=pool)
         self._wire = RedisWire(settings.url.get_secret_value(), timeout_s=timeout_s)
         self.breaker = Breaker("redis", changed=metrics.show_breaker)
+        metrics.show_breaker(self.breaker.name, "closed")
         self._probe: asyncio.Task[None] | None = None
 
     @property
@@ -62,7 +65,8 @@ class RedisClient:
                 work.close()
             raise RedisAway
         try:
-            answer = await work
+            with client_span("redis call", _SPAN):
+                answer = await work
         except (RedisError, OSError, TimeoutError) as error:
             self._failed()
             raise RedisAway from error
@@ -74,7 +78,8 @@ class RedisClient:
         if self.breaker.state != "closed":
             raise RedisAway
         try:
-            replies = await self._wire.pipeline(commands)
+            with client_span("redis pipeline", _SPAN):
+                replies = await self._wire.pipeline(commands)
         except (OSError, TimeoutError) as error:
             self._failed()
             raise RedisAway from error

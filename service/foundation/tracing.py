@@ -7,23 +7,33 @@ A dead collector costs nothing: the export queue is bounded and drops are counte
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final
+from functools import lru_cache
+from typing import Any, Final
 
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from service.foundation import metrics
 from service.settings import TelemetrySettings
 
 _EXPORT_TIMEOUT_S: Final = 2
+QUEUE_SPANS: Final = 4096
+# What a statement does and to which table: all of its text that a span may hold.
+_SQL_WORD: Final = re.compile(
+    r"\b(INSERT INTO|(?<!FOR )(?<!KEY )(?<!DO )UPDATE|DELETE FROM|SELECT|BEGIN|COMMIT|ROLLBACK)\b(?:\s+(\w+))?", re.IGNORECASE
+)
+_SQL_COMMENT: Final = re.compile(r"--.*")
 _propagator: Final = TraceContextTextMapPropagator()
 _tracer: Final = trace.get_tracer("plumbline")
 _provider: TracerProvider | None = None
@@ -37,9 +47,28 @@ def configure(settings: TelemetrySettings, *, process: str, version: str) -> Non
     resource = Resource.create({"service.name": process, "service.namespace": "orders", "service.version": version})
     _provider = TracerProvider(resource=resource, sampler=ParentBased(TraceIdRatioBased(settings.sample_ratio)))
     if settings.otlp_url:
-        exporter = OTLPSpanExporter(endpoint=settings.otlp_url, timeout=_EXPORT_TIMEOUT_S)
-        _provider.add_span_processor(BatchSpanProcessor(exporter, max_queue_size=4096, export_timeout_millis=_EXPORT_TIMEOUT_S * 1000))
+        exporter = CountingExporter(endpoint=settings.otlp_url, timeout=_EXPORT_TIMEOUT_S)
+        _provider.add_span_processor(CountingProcessor(exporter, max_queue_size=QUEUE_SPANS, schedule_delay_millis=1000))
     trace.set_tracer_provider(_provider)
+
+
+class CountingExporter(OTLPSpanExporter):
+    """Counts what the collector took and what it did not."""
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        result = super().export(spans)
+        counter = metrics.spans_exported if result is SpanExportResult.SUCCESS else metrics.spans_dropped.labels("export")
+        counter.inc(len(spans))
+        return result
+
+
+class CountingProcessor(BatchSpanProcessor):
+    """The SDK drops the oldest span of a full queue without a word; this one counts it."""
+
+    def on_end(self, span: ReadableSpan) -> None:
+        if len(self._batch_processor._queue) >= QUEUE_SPANS:  # noqa: SLF001 - there is no other way to ask; test_tracing.py fails if it goes
+            metrics.spans_dropped.labels("queue").inc()
+        super().on_end(span)
 
 
 def shutdown() -> None:
@@ -63,10 +92,15 @@ def remote(traceparent_value: str | None) -> Context | None:
     return context if trace.get_current_span(context).get_span_context().is_valid else None
 
 
-def link_to(traceparent_value: str | None) -> Sequence[Link]:
-    """A link to the span a `traceparent` names: retries and replays point at their first attempt."""
-    context = remote(traceparent_value)
-    return () if context is None else (Link(trace.get_current_span(context).get_span_context()),)
+def link_to(context: Context | None) -> Sequence[Link]:
+    """A link to the span of a context: retries and replays point at their first attempt."""
+    found = trace.get_current_span(context).get_span_context()
+    return (Link(found),) if found.is_valid else ()
+
+
+def stand_at(context: Context | None) -> None:
+    """What this task logs and sends from now on belongs to `context`; for tasks that work things off one after another."""
+    attach(context or Context())
 
 
 class server_span:  # noqa: N801 - reads as the verb it is
@@ -98,16 +132,72 @@ def mark_failed(span: Span, error_type: str) -> None:
     span.set_status(Status(StatusCode.ERROR))
 
 
+class client_span:  # noqa: N801 - reads as the verb it is
+    """A span around one call to a dependency, only within a recorded trace: otherwise it costs two comparisons."""
+
+    __slots__ = ("_attributes", "_name", "_span")
+
+    def __init__(self, name: str, attributes: Attributes) -> None:
+        self._name, self._attributes = name, attributes
+
+    def __enter__(self) -> None:
+        recording = trace.get_current_span().is_recording()
+        self._span = _tracer.start_span(self._name, kind=SpanKind.CLIENT, attributes=self._attributes) if recording else None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        if self._span is not None:
+            if kind is not None:
+                mark_failed(self._span, kind.__name__)
+            self._span.end()
+
+
+def recording() -> bool:
+    """True inside a trace that is sent to a collector."""
+    return trace.get_current_span().is_recording()
+
+
+def note_statement(query: Any) -> None:
+    """A client span for a statement that just ended: asyncpg calls it with what it did (`add_query_logger`). Never its values."""
+    name, summary = _statement_name(query.query)
+    ended_ns = time.time_ns()
+    attributes = {"db.system.name": "postgresql", "db.operation.name": name.partition(" ")[0], "db.query.summary": summary}
+    made = _tracer.start_span(name, kind=SpanKind.CLIENT, start_time=ended_ns - int(query.elapsed * 1e9), attributes=attributes)
+    if query.exception is not None:
+        mark_failed(made, type(query.exception).__name__)
+    made.end(ended_ns)
+
+
+@lru_cache(maxsize=512)
+def _statement_name(sql: str) -> tuple[str, str]:
+    """`INSERT orders`, and all that the statement does to tables."""
+    found = [(verb.upper().split()[0], table) for verb, table in _SQL_WORD.findall(_SQL_COMMENT.sub("", sql))]
+    writes = [f"{verb} {table}".strip() for verb, table in found if verb != "SELECT"]
+    if not writes:
+        tables = re.findall(r"\bFROM (\w+)", sql)
+        writes = [f"SELECT {table}" for table in tables] or ["SELECT"]
+    return writes[0], " ".join(dict.fromkeys(writes))[:255]
+
+
 @contextmanager
 def span(
-    name: str, kind: SpanKind = SpanKind.INTERNAL, *, parent: Context | None = None, links: Sequence[Link] = (), attributes: Attributes | None = None
-) -> Iterator[Span]:
-    """A span around the block; an exception marks it failed with its class name only (messages may hold data)."""
-    with _tracer.start_as_current_span(
-        name, context=parent, kind=kind, links=links, attributes=attributes, record_exception=False, set_status_on_exception=False
-    ) as current:
-        try:
-            yield current
-        except Exception as error:
-            mark_failed(current, type(error).__name__)
-            raise
+    name: str, kind: SpanKind = SpanKind.INTERNAL, *, parent: Context | None = None, links: Sequence[Link] = (),
+    attributes: Attributes | None = None, linger: bool = False,
+) -> Iterator[Span]:  # fmt: skip
+    """A span around the block; an exception marks it failed with its class name only (messages may hold data).
+
+    `linger`: when it failed, the task goes on standing at it, so that what is done about the failure belongs to it.
+    """
+    made: Span | None = None
+    try:
+        with _tracer.start_as_current_span(
+            name, context=parent, kind=kind, links=links, attributes=attributes, record_exception=False, set_status_on_exception=False
+        ) as made:
+            try:
+                yield made
+            except Exception as error:
+                mark_failed(made, type(error).__name__)
+                raise
+    except Exception:
+        if linger and made is not None:
+            stand_at(trace.set_span_in_context(made))
+        raise

@@ -33,6 +33,8 @@ class Admission:
         self._receiving = 0
         self._gauge = metrics.admission_in_flight
         metrics.admission_limit.set(limit)
+        for lane in _SHARES:
+            metrics.shed.labels(lane)
 
     def look(self, lane: Lane) -> None:
         """Raises `Overloaded` if waiting would be pointless; costs two comparisons."""

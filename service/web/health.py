@@ -16,7 +16,7 @@ import uvicorn
 from prometheus_client.openmetrics import exposition
 from starlette.types import Receive, Scope, Send
 
-from service.foundation import metrics
+from service.foundation import metrics, pulse
 from service.foundation.lifecycle import Lifecycle
 
 Degraded = Callable[[], list[str]]
@@ -76,8 +76,10 @@ async def serve_ops(app: OpsApp, *, host: str, port: int) -> Callable[[], asynci
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", server_header=False, timeout_graceful_shutdown=1)
     server = QuietServer(config)
     task = asyncio.ensure_future(server.serve(sockets=[listener]))
+    watching = asyncio.create_task(pulse.watch_loop(), name="pulse")
 
     def stop() -> asyncio.Future[None]:
+        watching.cancel()
         server.should_exit = True
         return task
 

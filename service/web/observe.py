@@ -77,12 +77,13 @@ class Observe:
 class _Exchange:
     """What is known about one request and its answer so far."""
 
-    __slots__ = ("_scope", "_send", "_started", "begun", "request_id", "status")
+    __slots__ = ("_scope", "_send", "_started", "begun", "exemplar", "request_id", "status")
 
     def __init__(self, scope: Scope, send: Send, request_id: str) -> None:
         self._scope, self._send, self.request_id = scope, send, request_id
         self._started = time.perf_counter()
         self.begun, self.status = False, 500
+        self.exemplar: dict[str, str] | None = None
 
     @property
     def route(self) -> str:
@@ -108,6 +109,7 @@ class _Exchange:
         """Name the span by its route, which is known only now."""
         if not span.is_recording():
             return
+        self.exemplar = {"trace_id": f"{span.get_span_context().trace_id:032x}"}
         span.update_name(f"{self.method} {self.route}")
         span.set_attributes({"http.request.method": self.method, "http.route": self.route, "http.response.status_code": self.status})
         if self.status >= 500:
@@ -116,13 +118,15 @@ class _Exchange:
     def count(self) -> None:
         requests, durations = _children(self.route, self.method, self.status)
         requests.inc()
-        durations.observe(time.perf_counter() - self._started)
+        durations.observe(time.perf_counter() - self._started, self.exemplar)
 
     def write_log(self) -> None:
-        caller = self._scope["state"].get("caller")
+        state = self._scope["state"]
+        caller, verdict = state.get("caller"), state.get("verdict")
         write_access_line({
             "method": self.method, "route": self.route, "status": self.status, "principal": None if caller is None else caller.tag,
-            "duration_ms": round((time.perf_counter() - self._started) * 1000, 2),
+            "limiter": None if verdict is None else "degraded" if verdict.peeks is None else "shared",
+            "cached": None if verdict is None else len(verdict.peeks or ()), "duration_ms": round((time.perf_counter() - self._started) * 1000, 2),
         })  # fmt: skip
 
 

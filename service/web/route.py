@@ -144,7 +144,7 @@ class GatedRoute(APIRoute):
         raw, held = await self._read_input(call, arguments)
         # An input that is not valid is charged like any other, but nothing is looked up for it.
         verdict = await resources.limiter.charge(call.caller, wanted.cost, () if held else wanted.peeks(arguments))
-        call.peeks = verdict.peeks
+        call.peeks, call.scope["state"]["verdict"] = verdict.peeks, verdict
         try:
             if held is not None:
                 raise held

@@ -9,7 +9,6 @@ from typing import Final
 from uuid import UUID
 
 from service.events import OrderPlaced
-from service.foundation import metrics
 from service.products.operations import Reservation, lock_held_stock, reserve, settle_stock
 from workers import inbox
 from workers.envelope import Envelope
@@ -29,10 +28,7 @@ async def on_placed(event: Envelope, context: Context) -> str:
     )
     async with context.db.transaction() as connection:
         outcome = await reserve(connection, wanted, consumer=context.consumer, event_id=event.event_id)
-    if outcome in ("reserved", "rejected"):
-        metrics.orders_finished.labels(outcome).inc()
-        return "applied"
-    return outcome
+    return "applied" if outcome in ("reserved", "rejected") else outcome
 
 
 async def on_undone(event: Envelope, context: Context) -> str:

@@ -15,7 +15,7 @@ from sqlalchemy import bindparam, extract, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from service.events import OrderReserved
-from service.foundation import failpoints, metrics
+from service.foundation import failpoints
 from service.foundation.db import Connection, Statement
 from service.models import payment
 from service.orders.operations import lock_order, move, note_refund
@@ -106,10 +106,7 @@ async def _settle_charge(event: Envelope, context: Context, order_id: UUID, stat
             return "duplicate"
         await connection.execute(*_SETTLE(match_key=charge_key(order_id), state=state))
         moved = await _move_order(connection, order_id, state)
-    if moved is None:
-        return "superseded"
-    metrics.orders_finished.labels(moved["status"]).inc()
-    return "applied"
+    return "superseded" if moved is None else "applied"
 
 
 async def _move_order(connection: Connection, order_id: UUID, state: str) -> Record | None:

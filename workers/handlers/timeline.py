@@ -12,6 +12,7 @@ from sqlalchemy import bindparam
 from sqlalchemy.dialects.postgresql import insert
 
 from service.events import TYPES, OrderEvent, OrderRejected
+from service.foundation import metrics
 from service.foundation.db import Statement
 from service.models import order_timeline
 from workers.envelope import Envelope
@@ -33,7 +34,12 @@ async def on_event(event: Envelope, context: Context) -> str:
         added = await connection.fetchval(
             *_ADD(order_id=UUID(event.aggregate_id), version=event.version, type=event.event_type, at=event.at, detail=detail)
         )
-    return "duplicate" if added is None else "applied"
+    if added is None:
+        return "duplicate"
+    status = event.event_type.removeprefix("order.")
+    metrics.orders_moved.labels(status).inc()
+    metrics.orders_value.labels(status, order.currency).inc(order.total_minor)
+    return "applied"
 
 
 HANDLERS: Final = {name: on_event for name in TYPES if name.startswith("order.")}

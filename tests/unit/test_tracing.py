@@ -1,0 +1,107 @@
+"""Spans: what a statement is called, what a full queue and a refusing collector cost, and what a failed attempt leaves behind."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from service.foundation import metrics, tracing
+from service.foundation.sql import load_sql
+from service.orders import placing
+
+
+def _lost(reason: str) -> float:
+    return metrics.registry.get_sample_value("orders_spans_dropped_total", {"reason": reason}) or 0.0
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    kept = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    monkeypatch.setattr(tracing, "_tracer", provider.get_tracer("test"))
+    return kept
+
+
+@pytest.mark.parametrize(
+    ("sql", "name", "summary"),
+    [
+        ("SELECT a, b FROM orders WHERE id = $1 FOR UPDATE SKIP LOCKED", "SELECT orders", "SELECT orders"),
+        ("UPDATE orders SET status = $1", "UPDATE orders", "UPDATE orders"),
+        ("INSERT INTO inbox VALUES ($1) ON CONFLICT DO UPDATE SET x = 1", "INSERT inbox", "INSERT inbox"),
+        ("BEGIN;", "BEGIN", "BEGIN"),
+        ("SELECT 'secret'", "SELECT", "SELECT"),
+        (
+            load_sql(placing.__file__, "place_order.sql"),
+            "INSERT idempotency_key",
+            "INSERT idempotency_key INSERT orders INSERT order_line INSERT outbox",
+        ),
+    ],
+)
+def test_a_statement_is_named_by_what_it_does(sql: str, name: str, summary: str) -> None:
+    assert tracing._statement_name(sql) == (name, summary)
+
+
+def test_a_statement_span_holds_no_values(spans: InMemorySpanExporter) -> None:
+    query = SimpleNamespace(query="UPDATE orders SET note = 'canary' WHERE id = $1", args=("canary",), elapsed=0.25, exception=ValueError("canary"))
+    with tracing.span("request"):
+        tracing.note_statement(query)
+    statement, request = spans.get_finished_spans()
+    assert statement.parent is not None
+    assert statement.parent.span_id == request.context.span_id
+    assert statement.end_time - statement.start_time == 250_000_000
+    assert statement.attributes["error.type"] == "ValueError"
+    assert "canary" not in statement.to_json()
+
+
+def test_a_dependency_is_a_span_only_inside_a_trace(spans: InMemorySpanExporter) -> None:
+    with tracing.client_span("redis", {}):
+        pass
+    assert spans.get_finished_spans() == ()
+    with tracing.span("request"), tracing.client_span("redis", {}):
+        pass
+    assert [span.name for span in spans.get_finished_spans()] == ["redis", "request"]
+
+
+def test_what_is_done_about_a_failure_belongs_to_the_first_attempt(spans: InMemorySpanExporter) -> None:
+    with pytest.raises(KeyError), tracing.span("first", linger=True):
+        raise KeyError("secret")
+    standing = trace.get_current_span().get_span_context()
+    tracing.stand_at(None)
+    (first,) = spans.get_finished_spans()
+    assert standing.span_id == first.context.span_id
+    assert not trace.get_current_span().get_span_context().is_valid
+    assert "secret" not in first.to_json()
+
+
+def test_a_collector_that_refuses_is_counted() -> None:
+    exporter = tracing.CountingExporter(endpoint="http://127.0.0.1:9/v1/traces", timeout=0.2)  # type: ignore[arg-type]
+    provider = TracerProvider(shutdown_on_exit=False)
+    processor = tracing.CountingProcessor(exporter, max_queue_size=tracing.QUEUE_SPANS, schedule_delay_millis=10)
+    provider.add_span_processor(processor)
+    before = _lost("export")
+    for _ in range(3):
+        provider.get_tracer("test").start_span("lost").end()
+    provider.shutdown()
+    assert _lost("export") - before == 3
+
+
+def test_a_full_queue_is_counted() -> None:
+    exporter = tracing.CountingExporter(endpoint="http://127.0.0.1:9/v1/traces", timeout=0.2)  # type: ignore[arg-type]
+    exporter.export = lambda spans: (_ for _ in ()).throw(AssertionError)  # type: ignore[method-assign]  # never reached
+    processor = tracing.CountingProcessor(
+        exporter, max_queue_size=tracing.QUEUE_SPANS, schedule_delay_millis=60_000, max_export_batch_size=tracing.QUEUE_SPANS
+    )
+    processor._batch_processor._worker_awaken.set = lambda: None  # type: ignore[method-assign]  # a collector that never answers
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+    before = _lost("queue")
+    for _ in range(tracing.QUEUE_SPANS + 5):
+        provider.get_tracer("test").start_span("queued").end()
+    assert _lost("queue") - before == 5
+    assert len(processor._batch_processor._queue) == tracing.QUEUE_SPANS
