@@ -52,6 +52,10 @@ bench-quick: $(VENV)/.dev ## the HTTP ladder only (≤ 60 s)
 profile: $(VENV)/.dev ## flame graphs of the API and of a worker under load
 	$(BIN)/python -m bench profile
 
+.PHONY: load
+load: $(VENV)/.dev ## a load run of half a minute on a stack of its own; ends in a verdict (≤ 60 s)
+	@exec $(BIN)/plumbline load smoke $(ARGS)
+
 .PHONY: verify-deploy verify-deploy-full
 verify-deploy: ## chart, policy, image files, Terraform, workflows, deploy docs: the fast checks
 	$(PYTHON) deploy/verify/verify.py $(TARGETS)

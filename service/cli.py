@@ -348,6 +348,27 @@ def republish(
     raise typer.Exit(_run(republish_events(settings, since=since, handled=handled, rate=rate)))
 
 
+@app.command(
+    rich_help_panel=_TOOLS,
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+def load(context: typer.Context) -> None:
+    """Load tests that end in a verdict: smoke, steady, spike, capacity …; `plumbline load --help`."""
+    import sys
+
+    from service.dev.state import ROOT
+
+    sys.path.insert(0, str(ROOT))  # they live beside the package, not in it
+    try:
+        from loadtests.__main__ import main
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("loadtests"):
+            _fail("the load tests are not part of an image or an installed package: run them from a clone of the repository, after `make setup`")
+        _fail(f"{error.name} is missing: `make setup` brings the tools for tests")
+    main(context.args)
+
+
 @app.command(rich_help_panel=_TOOLS)
 def openapi() -> None:
     """Print the OpenAPI document."""

@@ -76,19 +76,21 @@ def run_reset(home: Path) -> int:
 @contextmanager
 def running_stack(
     home: Path, http_port: int, *, api: int = 1, workers: int = 1, kafka: BrokerKind = "auto", profile: Profile = "default",
-    env: Mapping[str, str] | None = None, timeout_s: float = 120.0,
+    env: Mapping[str, str] | None = None, timeout_s: float = 120.0, ops_port: int = 0, echo: bool = False,
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """A whole stack in a process tree of its own, for tests: yields the parsed `stack.json` once it is ready.
+    """A whole stack in a process tree of its own, for tests and load runs: yields the parsed `stack.json` once it is ready.
 
     `env` reaches every Python process of it and wins over the stack's own settings.
     Raises `StackError` with what `up` printed last when it does not get ready.
     """
     home = open_home(home)
-    options = UpOptions(home=home, http_port=http_port, api=api, workers=workers, kafka=kafka, profile=profile, env=dict(env or {}))
+    options = UpOptions(
+        home=home, http_port=http_port, ops_port=ops_port, api=api, workers=workers, kafka=kafka, profile=profile, env=dict(env or {})
+    )  # fmt: skip
     log, begin = _log(home)
     process = spawn(_command(options), log=log, env=_importable(), death_signal=signal.SIGTERM)
     try:
-        _follow(process, log, begin, echo=False, timeout_s=timeout_s)
+        _follow(process, log, begin, echo=echo, timeout_s=timeout_s)
         yield read_stack(home)
     finally:
         stop(process, timeout_s=60)
