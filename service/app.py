@@ -116,9 +116,17 @@ def create_app(settings: Settings, *, lifecycle: Lifecycle | None = None) -> Fas
     )
     for router in ROUTERS:
         app.router.routes.extend(router.routes)  # flat: an included router costs a second match
+    _require_policies(app)
     if not settings.production:
         add_docs(app)
     return app
+
+
+def _require_policies(app: FastAPI) -> None:
+    """Deny by default: a route that no gate guards is refused at start-up. Raises `TypeError` naming it."""
+    for route in app.router.routes:
+        if not isinstance(route, GatedRoute):
+            raise TypeError(f"{getattr(route, 'path', route)} is not behind the gates: make its router with route_class=GatedRoute")
 
 
 def _lifespan(settings: Settings, lifecycle: Lifecycle) -> Callable[[FastAPI], Any]:

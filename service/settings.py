@@ -125,6 +125,12 @@ class AuthSettings(Group):
     audience: str = Field("plumbline", description="must be in `aud`")
     jwks_url: str = Field("http://127.0.0.1:8103/.well-known/jwks.json", description="where the issuer's public keys are")
     algorithms: CommaList = Field(("ES256", "RS256"), description="accepted signature algorithms")
+    token_types: CommaList = Field(
+        ("at+jwt", "application/at+jwt"), description="accepted `typ`; JWT lets ID tokens in unless `aud` tells them apart"
+    )
+    role_claim: str = Field("role", min_length=1, description="claim with the role; a.b is inside an object, [] at the end says list")
+    role_names: CommaList = Field((), description="issuer's name=role, where the issuer has names of its own")
+    scope_claim: str = Field("scope", min_length=1, description="claim with the scopes; as for the role")
     jwks_ttl_s: float = Field(600, gt=0, description="keys older than this are fetched again in the background")
     jwks_stale_s: float = Field(86_400, gt=0, description="keys are used this long when the issuer is away")
     jwks_cooldown_s: float = Field(30, gt=0, description="at most one fetch for unknown key ids in this time")
@@ -214,6 +220,8 @@ def _contradictions(s: Settings) -> list[str]:
         found.append("APP_WORKER_INBOX_RETENTION_D must exceed APP_WORKER_DEAD_LETTER_RETENTION_D by more than 7 days")
     if s.db.lock_timeout_ms >= s.db.statement_timeout_ms:
         found.append("APP_DB_LOCK_TIMEOUT_MS must be below APP_DB_STATEMENT_TIMEOUT_MS")
+    if not all("=" in name for name in s.auth.role_names):
+        found.append("APP_AUTH_ROLE_NAMES must be issuer's name=role, comma-separated, such as shop-admin=admin")
     if not all(0 < tier < math.inf for tier in s.worker.tiers_s) or list(s.worker.tiers_s) != sorted(s.worker.tiers_s):
         found.append("APP_WORKER_TIERS_S must be positive and rising")
     return found

@@ -23,7 +23,7 @@ _NO_STORE = {"content-type": "application/json", "cache-control": "no-store"}
 
 
 @router.get("/dead-letters", response_model=schemas.DeadLetterPage)
-@policy("ops:admin", problems=("invalid-cursor",))
+@policy("ops:admin", cost=2, problems=("invalid-cursor",))
 async def dead_letters(call: Call, query: Annotated[schemas.DeadLetterQuery, Query()]) -> Response:
     """Newest first; without `status` all of them."""
     before = decode_uuid_cursor("dead-letter", query.cursor)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.foundation.clock import rfc3339
+from service.text import Text
 
 DeadLetterStatus = Literal["open", "replayed", "discarded"]
 _PREVIEW_BYTES = 2_048
@@ -17,7 +18,7 @@ class DeadLetterQuery(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     status: DeadLetterStatus | None = None
-    consumer: Annotated[str | None, Field(max_length=64)] = None
+    consumer: Annotated[Text | None, Field(max_length=64)] = None
     limit: Annotated[int, Field(ge=1, le=100, strict=False)] = 20
     cursor: Annotated[str | None, Field(max_length=64)] = None
 

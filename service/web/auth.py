@@ -37,7 +37,6 @@ SCOPES: Final[dict[str, frozenset[str]]] = {
 SEES_ALL: Final = frozenset({"operator", "auditor"})
 
 _MAX_TOKEN_BYTES: Final = 8_192
-_TYPES: Final = frozenset({"at+jwt", "application/at+jwt"})
 _REFUSED_HEADERS: Final = frozenset({"crit", "jku", "jwk", "x5u", "x5c", "zip", "b64"})
 _REQUIRED: Final = ("exp", "iat", "iss", "aud", "sub", "jti")
 _CACHE_S: Final = 60.0
@@ -80,6 +79,8 @@ class Authenticator:
     def __init__(self, settings: AuthSettings, keys: KeySet) -> None:
         self._settings = settings
         self._keys = keys
+        self._types = frozenset(name.lower() for name in settings.token_types)
+        self._role_names = dict(name.split("=", 1) for name in settings.role_names)
         self._verified: OrderedDict[bytes, tuple[float, Caller]] = OrderedDict()
 
     async def authenticate(self, headers: Headers) -> Caller:
@@ -110,7 +111,7 @@ class Authenticator:
         if len(token) > _MAX_TOKEN_BYTES or token.count(".") != 2:
             raise _Refused("size or shape")
         header = _decode_once(token.partition(".")[0])
-        if str(header.get("typ")).lower() not in _TYPES or _REFUSED_HEADERS & header.keys():
+        if str(header.get("typ")).lower() not in self._types or _REFUSED_HEADERS & header.keys():
             raise _Refused("type or header")
         key_id, algorithm = header.get("kid"), header.get("alg")
         if not isinstance(key_id, str) or len(key_id) > 255 or algorithm not in self._settings.algorithms:
@@ -136,13 +137,33 @@ class Authenticator:
                 raise _Refused(f"{name} is not a number")
         if not 0 < claims["exp"] - claims["iat"] <= self._settings.token_lifetime_max_s:
             raise _Refused("lifetime")
-        subject, role, scope = claims["sub"], claims.get("role"), claims.get("scope")
+        subject, scope = claims["sub"], _claim(claims, self._settings.scope_claim)
         if not isinstance(subject, str) or not 1 <= len(subject) <= 255 or not subject.isprintable():
             raise _Refused("subject")
-        if not isinstance(role, str) or role not in SCOPES or not isinstance(scope, str | None):
-            raise _Refused("role or scope")
-        granted = SCOPES[role] if scope is None else SCOPES[role] & set(scope.split())
+        role = self._role(claims)
+        granted = SCOPES[role] if scope is None else SCOPES[role] & set(scope.split() if isinstance(scope, str) else scope)
         return Caller(subject, role, frozenset(granted), hashlib.sha256(subject.encode()).hexdigest()[:16])
+
+    def _role(self, claims: dict[str, Any]) -> str:
+        """The one role of ours that the token names; issuers mix in others of their own."""
+        found = _claim(claims, self._settings.role_claim) or ()
+        names = [found] if isinstance(found, str) else found
+        roles = {self._role_names.get(name, name) for name in names} & SCOPES.keys()
+        if len(roles) != 1:
+            raise _Refused("not exactly one role")
+        return roles.pop()
+
+
+def _claim(claims: dict[str, Any], path: str) -> str | list[str] | None:
+    """`role`: text; `scp[]`: a list of texts; `realm_access.roles[]`: one inside an object. None if it is not there."""
+    name, kind = path.removesuffix("[]"), list if path.endswith("[]") else str
+    value: Any = claims
+    for step in [name] if name in claims else name.split("."):
+        value = value.get(step) if isinstance(value, dict) else None
+    if value is not None and not (isinstance(value, kind) and all(isinstance(part, str) for part in value)):
+        raise _Refused(f"{name} is not of the configured type")
+    found: str | list[str] | None = value
+    return found
 
 
 def _unauthenticated(reason: str) -> Unauthenticated:

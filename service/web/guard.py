@@ -6,6 +6,7 @@ a full process and a loud address are turned away before their token is looked a
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -15,6 +16,7 @@ from service.settings import HttpSettings
 
 _WRITES: Final = frozenset({"POST", "PATCH"})
 _SPELLINGS: Final = 100
+_HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:/?#@\\]+)(?::[0-9]{1,5})?")
 
 
 class Guard:
@@ -58,7 +60,6 @@ class Guard:
 
 
 def _name(host: str) -> str:
-    """The host without its port: `[::1]:8000` → `[::1]`."""
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.partition(":")[0].lower()
+    """The host without its port: `[::1]:8000` → `[::1]`; empty for what is no host."""
+    found = _HOST.fullmatch(host)
+    return found[1].lower() if found else ""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, get_type_hints
@@ -102,6 +103,8 @@ class GatedRoute(APIRoute):
         options["responses"] = {**(options.get("responses") or {}), **problem_examples(*self._problem_slugs())}
         options["openapi_extra"] = {"parameters": self._header_parameters(), "security": [{"bearer": []}], "x-scope": declared.scope}
         super().__init__(path, endpoint, **options)
+        # "$" also matches before a last line end: /v1/orders%0A would be another name of /v1/orders.
+        self.path_regex = re.compile(self.path_regex.pattern.removesuffix("$") + r"\Z")
         self.app = self.serve
 
     def _read_signature(self, endpoint: Callable[..., Any], path: str) -> None:

@@ -20,7 +20,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from service.errors import HeadersTooLarge, MalformedRequest, Overloaded, RequestTimeout, ServiceError, UriTooLong
+from service.errors import HeadersTooLarge, MalformedRequest, Overloaded, RequestTimeout, ServiceError, TooLarge, UriTooLong
 from service.foundation import metrics
 from service.foundation.lifecycle import Lifecycle
 from service.foundation.log import get_logger
@@ -33,13 +33,15 @@ log = get_logger(__name__)
 
 _LINGER_S: Final = 1.0
 _SLACK_BYTES: Final = 1_024
+_CHUNK_OVERHEAD: Final = 8  # the smallest chunk is one byte of body in six
 
 
 class LimitedProtocol(HttpToolsProtocol):
     """One connection; `limits` is set by `protocol_class`."""
 
     limits: ClassVar[HttpSettings]
-    _head_bytes = 0
+    _head_bytes = 0  # received and no body
+    _in_body = False
     _head_timer: asyncio.TimerHandle | None = None
     _leaving = False
 
@@ -58,11 +60,19 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():  # refused; what still arrives is nobody's
             return
         if self._head_timer is not None or self._idle():
-            self._head_bytes += len(data)
             self._arm()
+        self._head_bytes += len(data)
         self._feed(data)
-        if self._head_bytes > self.limits.uri_bytes + self.limits.header_bytes + _SLACK_BYTES and not self.transport.is_closing():
-            self._refuse(UriTooLong() if len(self.url) > self.limits.uri_bytes else HeadersTooLarge())
+        self._limit_head()
+
+    def _limit_head(self) -> None:
+        limits, allowed = self.limits, self.limits.uri_bytes + self.limits.header_bytes + _SLACK_BYTES
+        if self.transport.is_closing():
+            return
+        if self._in_body and self._head_bytes > allowed + _CHUNK_OVERHEAD * limits.body_bytes:
+            self._refuse(TooLarge("more chunk framing and trailers than body"))
+        elif not self._in_body and self._head_bytes > allowed:
+            self._refuse(UriTooLong() if len(self.url) > limits.uri_bytes else HeadersTooLarge())
 
     def _feed(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -73,9 +83,17 @@ class LimitedProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse(MalformedRequest("not valid HTTP/1.1"))
 
+    def on_message_begin(self) -> None:
+        self._in_body = False
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_body:  # a trailer is no header: nobody in front of us has checked it
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         self._disarm()
-        self._head_bytes = 0
+        self._head_bytes, self._in_body = 0, True
         super().on_headers_complete()
         if self._leaving:
             self.cycle.keep_alive = False
@@ -92,6 +110,14 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._idle() and not self.transport.is_closing():
             self._too_slow()
 
+    def on_body(self, body: bytes) -> None:
+        self._head_bytes -= len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._head_bytes, self._in_body = 0, False
+        super().on_message_complete()
+
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.cycle.more_body and not self.pipeline and not self.transport.is_closing():
@@ -100,6 +126,14 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
+
+    def _unanswered(self) -> bool:
+        """May we answer? Takes the word from the application if it waits for a body that broke."""
+        if self._idle() or self.pipeline or self.cycle.response_started or not self._in_body:
+            return self._idle()
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+        return True
 
     def _arm(self) -> None:
         if self._head_timer is None:
@@ -120,7 +154,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def _refuse(self, error: ServiceError) -> None:
         """Answer a request that is none with a problem, and close; silent if an answer is under way."""
         self._disarm()
-        if self._idle() and not self.transport.is_closing():
+        if self._unanswered() and not self.transport.is_closing():
             self.transport.write(_raw(error))
             metrics.http_requests.labels("unmatched", "other", str(error.status)).inc()
             log.info("http.refused", code=error.slug)
@@ -133,8 +167,10 @@ def protocol_class(settings: HttpSettings) -> type[LimitedProtocol]:
 
 
 def _raw(error: ServiceError) -> bytes:
-    response = problem_response(error, request_id=str(new_id()))
-    headers = b"".join(name + b": " + value + b"\r\n" for name, value in response.raw_headers)
+    request_id = str(new_id())
+    response = problem_response(error, request_id=request_id)
+    named = [*response.raw_headers, (b"x-request-id", request_id.encode())]
+    headers = b"".join(name + b": " + value + b"\r\n" for name, value in named)
     return STATUS_LINE[error.status] + headers + b"connection: close\r\n\r\n" + bytes(response.body)
 
 

@@ -63,6 +63,8 @@ EVERY_ROUTE: dict[str, tuple[dict[str, Any], str]] = {
     "basic instead of bearer": ({"headers": {"authorization": "Basic YTpi"}}, "unauthenticated"),
     "token in the query": ({"token": False, "query": "?access_token=x"}, "unauthenticated"),
     "foreign host": ({"headers": {"host": "evil.example"}}, "unknown-host"),
+    "host with a foreign port": ({"headers": {"host": "localhost:evil.example"}}, "unknown-host"),
+    "host that is half an address": ({"headers": {"host": "localhost:["}}, "unknown-host"),
     "long URI": ({"query": "?x=" + "a" * 5_000}, "uri-too-long"),
     "large header": ({"headers": {"x-large": "a" * 20_000}}, "headers-too-large"),
     "many headers": ({"headers": {f"x-{n}": "a" for n in range(70)}}, "headers-too-large"),
@@ -74,17 +76,6 @@ async def test_every_route(app: FastAPI, http: httpx.AsyncClient, login: Any, na
     changes, code = EVERY_ROUTE[name]
     for method, route in gated(app):
         assert_problem(await send(http, login, method, route, **changes), code, (name, method, route.path))
-
-
-async def test_every_route_refuses_roles_without_its_scope(app: FastAPI, http: httpx.AsyncClient, login: Any) -> None:
-    lacking = {"orders:read": (), "orders:write": ("auditor", "admin"), "orders:fulfil": ("customer", "auditor", "admin"), "catalog:read": ()}
-    refused = 0
-    for method, route in gated(app):
-        for role in lacking.get(route.policy.scope, ("customer", "operator", "auditor")):
-            answer = await send(http, login, method, route, role=role, headers={"x-role": "admin"})
-            assert_problem(answer, "forbidden", (role, method, route.path))
-            refused += 1
-    assert refused > 10
 
 
 async def test_a_stranger_is_refused_before_his_body_is_read(app: FastAPI, http: httpx.AsyncClient, login: Any) -> None:
@@ -123,6 +114,7 @@ JSON_BODIES: dict[str, bytes] = {
     "depth 900": b'{"a":' * 900 + b"1" + b"}" * 900,
     "depth 30,000": b"[" * 30_000,
     "5,000 digits": b'{"a":' + b"9" * 5_000 + b"}",
+    "5,000 digits, and a second look": b'{"a:":1,"b":' + b"9" * 5_000 + b"}",
 }
 # Depth and duplicates are looked for in values that are JSON; 5,000 digits may be read as a number that the model refuses.
 MODEL_MAY_REFUSE = {"5,000 digits"}
@@ -143,6 +135,7 @@ async def test_json_that_two_parsers_could_read_differently(app: FastAPI, http: 
 BODY_HEADERS: dict[str, tuple[dict[str, Any], str]] = {
     "too large": ({"content": b'{"note":"' + b"a" * 70_000 + b'"}'}, "too-large"),
     "too large by declaration": ({"headers": {"content-length": "10000000"}}, "too-large"),
+    "too large by 5,000 digits": ({"headers": {"content-length": "9" * 5_000}}, "too-large"),
     "gzip": ({"content": gzip.compress(b"{}"), "headers": {"content-encoding": "gzip"}}, "unsupported-media-type"),
     "form": ({"headers": {"content-type": "application/x-www-form-urlencoded"}}, "unsupported-media-type"),
     "multipart": ({"headers": {"content-type": "multipart/form-data; boundary=x"}}, "unsupported-media-type"),
@@ -196,7 +189,23 @@ async def test_methods_and_paths_that_are_none(app: FastAPI, http: httpx.AsyncCl
             answer = await http.request(other, path, headers=headers | {"x-http-method-override": method})
             assert_problem(answer, "method-not-allowed", (other, path))
             assert method in answer.headers["allow"] or path.endswith("/orders") or "products/x" in path
-    for path in ("/", "/v1", "/v1/orders/", "/v1//orders", "/v2/orders", "/.env", "/metrics", "/health/live", "/v1/orders/x/y"):
+    for path in (
+        "/v1/orders%0a",
+        "/v1/orders%0d",
+        "/v1/products/SKU-0001%0a/availability",
+        "/v1/orders;a=b",
+        "/v1/ORDERS",
+        "/v1/orders\\",
+        "/",
+        "/v1",
+        "/v1/orders/",
+        "/v1//orders",
+        "/v2/orders",
+        "/.env",
+        "/metrics",
+        "/health/live",
+        "/v1/orders/x/y",
+    ):
         answer = await http.get(path, headers=headers)
         assert_problem(answer, "not-found", path)
         assert "location" not in answer.headers, "no redirect to whatever Host was sent"

@@ -82,6 +82,8 @@ ORDERS: dict[str, tuple[Any, str]] = {
     "note unassigned": (ORDER | {"note": "\U000e0fff"}, "/note"),
     "customer_id empty": (ORDER | {"customer_id": ""}, "/customer_id"),
     "customer_id long": (ORDER | {"customer_id": "c" * 256}, "/customer_id"),
+    "customer_id long once normalised": (ORDER | {"customer_id": "\ufb2c" * 255}, "/customer_id"),
+    "note long once normalised": (ORDER | {"note": "\ufb2c" * 500}, "/note"),
     "customer_id bidi": (ORDER | {"customer_id": "\u202eanna"}, "/customer_id"),
     "customer_id list": (ORDER | {"customer_id": ["anna"]}, "/customer_id"),
 }
@@ -193,6 +195,13 @@ QUERIES = {
 async def test_queries_that_make_no_sense(login: Any, query: str) -> None:
     for path in ("/orders", "/products"):
         assert_points_at(await login("adam", role="admin").get(f"{path}?{query}"), QUERIES[query], (path, query))
+
+
+@pytest.mark.parametrize(
+    "query", ["consumer=%00", "consumer=%E2%80%AE", "consumer=" + "c" * 65, "status=closed", "limit=0", "limit=9223372036854775808"]
+)
+async def test_dead_letter_filters_that_make_no_sense(login: Any, query: str) -> None:
+    assert_points_at(await login("adam", role="admin").get(f"/admin/dead-letters?{query}"), query.partition("=")[0], query)
 
 
 @pytest.mark.parametrize(
