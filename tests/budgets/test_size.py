@@ -10,7 +10,8 @@ import pytest
 
 from tests.budgets.measure import ROOT, code_lines, functions, modules
 
-_PRODUCT_LINES, _DEV_LINES, _MODULE_LINES, _FUNCTION_LINES = 7_000, 2_900, 300, 50
+# 7,000 until signals (client spans, loop lag) and the edge's settings for other issuers took 120 between them.
+_PRODUCT_LINES, _DEV_LINES, _MODULE_LINES, _FUNCTION_LINES = 7_150, 2_900, 300, 50
 _LATE_IMPORTS_ALLOWED = ("service/cli.py", "service/dev/")
 
 
