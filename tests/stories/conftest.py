@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.stories.shop import Shop, open_shop, running_shop
+from tests.stories.shop import SHORT_TIERS, Shop, open_shop, running_shop
 
 
 @pytest.fixture(scope="session")
 def shop_home() -> Iterator[Path]:
-    with running_shop(api=2) as home:
+    # A process that leaves goes on accepting for a second, as it would behind a load balancer.
+    with running_shop(api=2, env=SHORT_TIERS | {"APP_HTTP_DRAIN_WAIT_S": "1"}) as home:
         yield home
 
 
