@@ -34,7 +34,7 @@ demo: $(VENV)/.local ## one scene a promise, on the running stack or its own
 test: $(VENV)/.dev ## unit, integration and story tests on real servers (≤ 5 min)
 	$(RUN) tests/unit tests/budgets tests/integration tests/stories -m "not slow and not real_kafka"
 test-fast: $(VENV)/.dev ## what needs no server (≤ 20 s)
-	$(RUN) tests/unit tests/budgets
+	$(RUN) tests/unit tests/budgets -m "not slow and not longer" -n 2 --dist worksteal
 test-memory: $(VENV)/.dev ## the stories on the in-memory broker
 	PLUMBLINE_TEST_KAFKA=memory $(RUN) tests/stories -m "not slow"
 test-kafka: $(VENV)/.dev ## relay, stack and groups on Apache Kafka: killed, stopped, away

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ast
-import io
-import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,29 +28,31 @@ def code_lines(path: Path) -> int:
     """Code lines of a file."""
     if path.suffix != ".py":
         return sum(1 for line in path.read_text().splitlines() if (text := line.strip()) and not text.startswith("--"))
-    return len(_code_line_numbers(path.read_text()))
+    return len(_code_line_numbers(path))
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    """The syntax tree of a Python file; every budget looks at the same one."""
+    return ast.parse(path.read_text())
 
 
 def functions(path: Path) -> Iterator[Function]:
     """Every function of a Python file, nested ones too."""
-    source = path.read_text()
-    code = _code_line_numbers(source)
-    for node in ast.walk(ast.parse(source)):
+    code = _code_line_numbers(path)
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             span = range(node.lineno, (node.end_lineno or node.lineno) + 1)
             yield Function(f"{path.relative_to(ROOT)}:{node.name}", sum(1 for number in span if number in code))
 
 
-def _code_line_numbers(source: str) -> set[int]:
+@cache
+def _code_line_numbers(path: Path) -> frozenset[int]:
     docstrings = {
         number
-        for node in ast.walk(ast.parse(source))
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node, clean=False) is not None
         for number in range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1)
     }
-    skipped = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER, tokenize.ENCODING}
-    found: set[int] = set()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type not in skipped:
-            found.update(range(token.start[0], token.end[0] + 1))
-    return found - docstrings
+    lines = enumerate(path.read_text().splitlines(), start=1)
+    return frozenset(number for number, line in lines if (text := line.strip()) and not text.startswith("#")) - docstrings
