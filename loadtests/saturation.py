@@ -19,6 +19,7 @@ _BUSY_MACHINE: Final = 0.92
 _SCANNED_ROWS: Final = 50_000.0  # a second, of one table
 _SCANNED_A_REQUEST: Final = 500.0
 _LATE_MS: Final = 150.0
+_IDLE: Final = 0.6
 _LOCKED, _FULL, _LAG, _OUTBOX_AGE_S = 3, 0.9, 200, 2.0
 
 
@@ -81,7 +82,7 @@ def _rules(cores: int) -> list[_Rule]:
         _Rule(lambda _: "PostgreSQL locks", lambda s: s.get("pg_locked") >= _LOCKED, _lock_evidence),
         _Rule(lambda _: "the API's event loop, blocked in a handler", _blocked, _blocked_evidence),
         _Rule(lambda _: "PostgreSQL CPU", lambda s: s.get("cpu_postgres") >= max(_BUSY_CORE * cores / 2, s.get("cpu_api")), _cpu_evidence),
-        _Rule(lambda _: "API CPU", lambda s: s.get("cpu_api") >= _BUSY_CORE * min(cores / 2, s.get("api_processes", 1)), _cpu_evidence),
+        _Rule(lambda _: "API CPU", _busy_api, _cpu_evidence),
         _Rule(lambda _: "database pool wait", _pool, _pool_evidence),
         _Rule(lambda _: "CPU of the machine", lambda s: s.get("cpu_machine") >= _BUSY_MACHINE * cores, _cpu_evidence),
         _Rule(lambda _: "admission slots (time spent waiting in handlers)", lambda s: s.get("slots_share") >= _FULL, _slots_evidence),
@@ -113,8 +114,9 @@ def _scan_evidence(run: Sequence[Sample]) -> str:
 
 def _blocked(sample: Sample) -> bool:
     """The loop answers late although its process has CPU to spare: something in it sleeps or waits synchronously."""
-    idle = sample.get("cpu_api") < 0.6 * max(1.0, sample.get("api_processes", 1))
-    return sample.get("loop_ms") >= _LATE_MS and idle
+    busy = sample.get("cpu_api") / max(1.0, sample.get("api_processes", 1)) + sample.get("starved_api")
+    late = sample.get("loop_ms") >= _LATE_MS or (sample.get("loop_lag_ms") >= _LATE_MS and sample.get("loop_ms") >= _LATE_MS / 3)
+    return late and busy < _IDLE
 
 
 def _blocked_evidence(run: Sequence[Sample]) -> str:
@@ -122,6 +124,11 @@ def _blocked_evidence(run: Sequence[Sample]) -> str:
         f"its health port answered {_mean(run, 'loop_ms'):.0f} ms later than the other processes' while it used only "
         f"{_mean(run, 'cpu_api'):.2f} cores: a handler sleeps or waits synchronously"
     )
+
+
+def _busy_api(sample: Sample) -> bool:
+    """Each of its processes has one loop, so one core is all it can use; ready and waiting for a core counts as busy."""
+    return sample.get("cpu_api") / max(1.0, sample.get("api_processes", 1)) + sample.get("starved_api") >= _BUSY_CORE
 
 
 def _pool(sample: Sample) -> bool:
@@ -154,17 +161,12 @@ def _relay_evidence(run: Sequence[Sample]) -> str:
 
 
 def _cpu_evidence(run: Sequence[Sample]) -> str:
-    roles = {
-        "api": "API",
-        "postgres": "PostgreSQL",
-        "redis": "Redis",
-        "kafka": "broker",
-        "relay": "relay",
-        "worker": "workers",
-        "generator": "generator",
-    }
+    roles = {"api": "API", "postgres": "PostgreSQL", "redis": "Redis", "kafka": "broker", "relay": "relay", "worker": "workers", "generator": "generator"}
     shares = [f"{label} {_mean(run, f'cpu_{role}'):.2f}" for role, label in roles.items() if _mean(run, f"cpu_{role}") >= 0.05]
-    return f"cores used: {', '.join(shares)}; {_mean(run, 'cpu_machine'):.2f} of the machine's in all"
+    others = _mean(run, "cpu_foreign")
+    starved = f"; the API waited {_mean(run, 'starved_api'):.0%} of the time for a core" if _mean(run, "starved_api") >= 0.1 else ""
+    foreign = f"; other programs took {others:.0%} of the machine" if others >= 0.15 else ""
+    return f"cores used: {', '.join(shares) or 'none'}; {_mean(run, 'cpu_machine'):.2f} of the machine's in all{starved}{foreign}"
 
 
 def _slowest(run: Sequence[Sample]) -> str:

@@ -102,8 +102,29 @@ class CpuClock:
         wall = now["clock"] - last["clock"]
         used = {role: max(0.0, now[role] - last.get(role, now[role])) / wall for role in now if role != "clock"}
         ours = sum(value for role, value in used.items() if role != "busy")
-        machine = used.pop("busy")
+        machine = min(float(self._cores), used.pop("busy"))
         return used | {"machine": machine, "foreign": max(0.0, machine - ours) / self._cores}
+
+
+class RunQueue:
+    """How long processes were ready to run and had no core: what tells a starved process from a sleeping one."""
+
+    def __init__(self) -> None:
+        self._last: dict[int, tuple[float, float]] = {}
+
+    def look(self, pids: Iterable[int]) -> float:
+        """Of the time since the last look, the largest share one of them waited for a core."""
+        shares = [0.0]
+        for pid in pids:
+            try:
+                waited_s = int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+            except (OSError, ValueError, IndexError):
+                continue
+            now, last = time.monotonic(), self._last.get(pid)
+            self._last[pid] = (now, waited_s)
+            if last is not None and now > last[0]:
+                shares.append((waited_s - last[1]) / (now - last[0]))
+        return max(shares)
 
 
 def _cpu_of(pid: int) -> float:
@@ -130,6 +151,8 @@ class Watcher:
         self._cpu = CpuClock(generator)
         self._last: dict[str, Scrape] = {}
         self._scanned: dict[str, float] = {}
+        self._delays = RunQueue()
+        self._took_s = _EVERY_S
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._watch()), name="watcher", daemon=True)
 
@@ -153,8 +176,10 @@ class Watcher:
     async def _watch(self) -> None:
         connection: Any = None
         async with httpx.AsyncClient(timeout=_SCRAPE_TIMEOUT_S) as http:
+            before = time.monotonic() - _EVERY_S
             while not self._stop.is_set():
                 due = time.monotonic() + _EVERY_S
+                self._took_s, before = time.monotonic() - before, time.monotonic()
                 sample = Sample(round(time.monotonic() - self.begun_at, 2))
                 connection = await self._ask_postgres(connection, sample)
                 await self._scrape_all(http, sample)
@@ -174,6 +199,7 @@ class Watcher:
             pids[process["role"]].append(process["pid"])
         for role, cores in self._cpu.look(pids).items():
             sample.values[f"cpu_{role}"] = round(cores, 3)
+        sample.values["starved_api"] = round(self._delays.look(pids["api"]), 3)
         memory = [psutil.Process(pid).memory_info().rss for pid in pids["api"] if psutil.pid_exists(pid)]
         sample.values["api_memory_mib"] = sum(memory) / 2**20
         sample.values["api_processes"] = len(pids["api"])
@@ -193,7 +219,7 @@ class Watcher:
     def _read(self, process: Mapping[str, Any], now: Scrape, sample: Sample) -> None:
         before, self._last[process["name"]] = self._last.get(process["name"]), now
         if process["role"] == "api":
-            _api(sample, now, before)
+            _api(sample, now, before, self._took_s)
         elif process["role"] == "relay":
             sample.values["outbox_rows"] = max(sample.get("outbox_rows"), now.totals["orders_outbox_rows"])
             sample.values["outbox_age_s"] = max(sample.get("outbox_age_s"), now.totals["orders_outbox_oldest_age_seconds"])
@@ -214,7 +240,7 @@ class Watcher:
         sample.values["pg_dead_rows"] = float(sum(row["n_dead_tup"] for row in tables))
         for row in tables:
             grown = row["seq_tup_read"] - self._scanned.get(row["relname"], row["seq_tup_read"])
-            sample.scanned_rows[row["relname"]] = max(0.0, grown) / _EVERY_S
+            sample.scanned_rows[row["relname"]] = max(0.0, grown) / self._took_s
             self._scanned[row["relname"]] = row["seq_tup_read"]
         return connection
 
@@ -229,7 +255,7 @@ async def _get(http: httpx.AsyncClient, ops_url: str) -> tuple[float, str]:
     return (time.monotonic() - begin) * 1000, text
 
 
-def _api(sample: Sample, now: Scrape, before: Scrape | None) -> None:
+def _api(sample: Sample, now: Scrape, before: Scrape | None, took_s: float) -> None:
     """Of several API processes the worst one's share counts: a queue in front of one is a queue."""
 
     def grown(name: str) -> float:
@@ -254,4 +280,4 @@ def _api(sample: Sample, now: Scrape, before: Scrape | None) -> None:
         ("shed", "orders_shed_total"),
         ("answered", "orders_http_requests_total"),
     ):
-        sample.values[name] = sample.get(name) + grown(metric) / _EVERY_S
+        sample.values[name] = sample.get(name) + grown(metric) / took_s
