@@ -101,6 +101,26 @@ def usl(
 
 
 @app.command()
+def sick(
+    only: Annotated[list[str] | None, typer.Argument(help="Names; none: all ten.")] = None,
+    kafka: _Kafka = "memory", out: _Out = None,
+    pictures: Annotated[Path | None, typer.Option(help="Folder for the SVG of each.")] = None,
+) -> None:  # fmt: skip
+    """Ten ways to be sick under load, each by really breaking the stack: is it named?"""
+    from loadtests.sick import SICK, show_all
+    from loadtests.target import TargetError, Wanted
+
+    def work() -> int:
+        unknown = sorted(set(only or ()) - set(SICK))
+        if unknown:
+            raise TargetError(f"there is no {', '.join(unknown)}: {', '.join(SICK)}")
+        folder = (out or Path("load-results") / "sick").absolute()
+        return show_all(Wanted(kafka=kafka), folder, only=tuple(only or ()), pictures=pictures)  # type: ignore[arg-type]
+
+    _end(work)
+
+
+@app.command()
 def diff(before: Path, after: Path) -> None:
     """Compare two runs' summary.json: what changed by more than noise? 0 no worse · 1 worse · 2 not comparable."""
     from loadtests.procedures import compare_runs

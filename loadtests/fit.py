@@ -151,6 +151,7 @@ class Difference:
         return "worse" if self.change > 0 else "better"
 
 
+_BEYOND: Final = 5
 _FLOOR: Final = 0.10  # two runs of the same thing differ by this much for reasons no histogram knows
 
 
@@ -174,7 +175,7 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
 def _half_width(histogram: Histogram, share: float) -> float:
     """Half of the 95 % confidence interval of a percentile, by order statistics."""
     n = histogram.total
-    if n < 2:
+    if n * (1 - share) < _BEYOND:  # fewer answers beyond it say nothing about how far it might reach
         return math.inf
     spread = 1.96 * math.sqrt(share * (1 - share) / n)
     return (histogram.percentile(min(1.0, share + spread)) - histogram.percentile(max(0.0, share - spread))) / 2

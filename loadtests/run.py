@@ -74,8 +74,11 @@ class Run:
         return self.recorder.all_routes(intended=self.plan.open_model).percentile(share)
 
 
-def measure(plan: Plan, target: Target, out: Path, *, say: Callable[[str], None] = print, stall: tuple[float, float] | None = None) -> Run:
-    """Carry the plan out on the target; files go to `out`. `stall`: (for_s, every_s) the API processes are stopped."""
+def measure(plan: Plan, target: Target, out: Path, *, say: Callable[[str], None] = print, stall: Cut | None = None, ask: bool = True) -> Run:
+    """Carry the plan out on the target; files go to `out`.
+
+    `stall`: what stops meanwhile, besides the plan's own cut; `ask` False: what the database says is not of interest.
+    """
     out.mkdir(parents=True, exist_ok=True)
     (out / "generator.json").unlink(missing_ok=True)
     began = datetime.now(UTC)
@@ -93,7 +96,7 @@ def measure(plan: Plan, target: Target, out: Path, *, say: Callable[[str], None]
         with ExitStack() as stack:
             if target.home is not None:
                 watcher = stack.enter_context(Watcher(target.home, generator=[generator.pid]))
-            cut = stack.enter_context(_cut(plan, target, stall))
+            cut = stack.enter_context(stall or _cut(plan, target))
             begun_at = _follow(generator, cut, plan, watcher, say)
     finally:
         if generator.poll() is None:
@@ -106,8 +109,8 @@ def measure(plan: Plan, target: Target, out: Path, *, say: Callable[[str], None]
     run = Run(plan, Recorder.from_json(json.loads((out / "generator.json").read_text())), began=began)
     run.extra["cuts"] = cut.times
     if watcher is not None:
-        run.samples = [Sample(round(s.at_s + watcher.begun_at - begun_at, 2), s.values, s.scanned_rows) for s in watcher.samples]
-    if target.home is not None:
+        run.samples = [Sample(round(s.at_s + watcher.begun_at - begun_at, 2), s.values, s.rows_read) for s in watcher.samples]
+    if target.home is not None and ask:
         run.truth = asyncio.run(read_back(target.home, since=began, ended_at=min(time.monotonic(), begun_at + plan.seconds), say=say))
     return run
 
@@ -178,9 +181,7 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))), "PYTHONUNBUFFERED": "1"}
 
 
-def _cut(plan: Plan, target: Target, stall: tuple[float, float] | None) -> Cut:
-    if stall is not None:
-        return Cut(target.pids("api"), after_s=1.0, for_s=stall[0], every_s=stall[1])
+def _cut(plan: Plan, target: Target) -> Cut:
     begin_s, end_s = plan.course.event_s
     if not plan.cut:
         return Cut([], after_s=plan.seconds * 10, for_s=0)

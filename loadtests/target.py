@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 from service.dev.children import StackError
 from service.dev.roster import BrokerKind, Profile
 from service.dev.stack import run_reset, running_stack
-from service.dev.state import read_stack
+from service.dev.state import ROOT, read_stack
 
+__all__ = ["ROOT", "Target", "TargetError", "Wanted", "open_target", "own_stack"]
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _OFFSET: Final = 300  # beside a running `plumbline up`
 _OPS_OFFSET: Final = 60

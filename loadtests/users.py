@@ -117,6 +117,16 @@ class Shopper(Actor):
             self.order(self.rng.sample([sku(1), *(sku(n) for n in range(3, 13))], self.rng.randint(1, 3)))
 
 
+class Looker(Actor):
+    """Looks at one product after the other: the cheapest thing there is, for experiments about measuring itself."""
+
+    wait_time = constant(0)
+
+    def act(self) -> None:
+        name = any_sku(self.rng)
+        self.call("GET", f"/v1/products/{name}", "/v1/products/{sku}", want=(200,), check=lambda a: _same(a.json()["sku"], name))
+
+
 class Buyer(Actor):
     """Buys, and nothing else: what capacity in orders a second is measured with."""
 
@@ -233,12 +243,13 @@ class Operator(Actor):
 
 
 KINDS: Final[dict[str, type[Actor]]] = {
-    kind.__name__: kind for kind in (Shopper, Buyer, OrderTracker, RetryingClient, HotKeyBuyer, DeepPager, Abuser, Operator)
+    kind.__name__: kind for kind in (Shopper, Looker, Buyer, OrderTracker, RetryingClient, HotKeyBuyer, DeepPager, Abuser, Operator)
 }
 # Which kinds make up a run, and how much of each.
 MIXES: Final[dict[str, dict[str, float]]] = {
     "shop": {"Shopper": 80, "OrderTracker": 15, "DeepPager": 3, "Operator": 2},
     "buy": {"Buyer": 1},
+    "look": {"Looker": 1},
     "hotkey": {"HotKeyBuyer": 1},
     "retry": {"RetryingClient": 1},
     "abuse": {"Abuser": 90, "Shopper": 10},

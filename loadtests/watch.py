@@ -33,7 +33,8 @@ _PG: Final = """
         count(*) FILTER (WHERE state = 'active' AND wait_event_type = 'IO') AS io, count(*) AS connections
     FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
 """
-_SCANS: Final = "SELECT relname, seq_scan, seq_tup_read, n_dead_tup FROM pg_stat_user_tables"
+# Rows read by walking the table, or by walking an index that was made for something else.
+_SCANS: Final = "SELECT relname, seq_tup_read + coalesce(idx_tup_fetch, 0) AS rows_read, n_dead_tup FROM pg_stat_user_tables"
 
 
 _LINE: Final = re.compile(r"^(orders_\w+)(?:\{([^}]*)\})? (\S+)$", re.MULTILINE)
@@ -50,7 +51,7 @@ class Sample:
 
     at_s: float
     values: dict[str, float] = field(default_factory=dict)
-    scanned_rows: dict[str, float] = field(default_factory=dict)
+    rows_read: dict[str, float] = field(default_factory=dict)
 
     def get(self, name: str, default: float = 0.0) -> float:
         return self.values.get(name, default)
@@ -239,9 +240,9 @@ class Watcher:
             return None if connection is None or connection.is_closed() else connection
         sample.values["pg_dead_rows"] = float(sum(row["n_dead_tup"] for row in tables))
         for row in tables:
-            grown = row["seq_tup_read"] - self._scanned.get(row["relname"], row["seq_tup_read"])
-            sample.scanned_rows[row["relname"]] = max(0.0, grown) / self._took_s
-            self._scanned[row["relname"]] = row["seq_tup_read"]
+            grown = row["rows_read"] - self._scanned.get(row["relname"], row["rows_read"])
+            sample.rows_read[row["relname"]] = max(0.0, grown) / self._took_s
+            self._scanned[row["relname"]] = row["rows_read"]
         return connection
 
 

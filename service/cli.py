@@ -24,6 +24,7 @@ events_app = typer.Typer(no_args_is_help=True, help="The event contract.")
 _SERVERS = "Servers"
 _TOOLS = "Tools"
 _STACK = "The embedded stack"
+_PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}  # to a command line of their own
 
 
 def _settings(process: str) -> Settings:
@@ -348,24 +349,19 @@ def republish(
     raise typer.Exit(_run(republish_events(settings, since=since, handled=handled, rate=rate)))
 
 
-@app.command(
-    rich_help_panel=_TOOLS,
-    add_help_option=False,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False},
-)
+@app.command(add_help_option=False, context_settings=_PASSED_ON, rich_help_panel=_TOOLS)
 def load(context: typer.Context) -> None:
     """Load tests that end in a verdict: smoke, steady, spike, capacity …; `plumbline load --help`."""
-    import sys
+    from service.dev.beside import load_tests
 
-    from service.dev.state import ROOT
+    load_tests()(context.args)
 
-    sys.path.insert(0, str(ROOT))  # they live beside the package, not in it
-    try:
-        from loadtests.__main__ import main
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("loadtests"):
-            _fail("the load tests are not part of an image or an installed package: run them from a clone of the repository, after `make setup`")
-        _fail(f"{error.name} is missing: `make setup` brings the tools for tests")
+
+@app.command(add_help_option=False, context_settings=_PASSED_ON, rich_help_panel=_TOOLS)
+def capacity(context: typer.Context) -> None:
+    """From business numbers to processes, connections, partitions, bytes."""
+    from service.dev.capacity import main
+
     main(context.args)
 
 

@@ -56,6 +56,12 @@ def draw(plot: Plot) -> str:
     return "".join([*parts, "</svg>"])
 
 
+def side_by_side(left: str, right: str, *, width: int = 620, height: int = 270) -> str:
+    """Two drawn plots as one picture."""
+    moved = right.replace("<svg ", f'<svg x="{width}" ', 1)
+    return f'<svg viewBox="0 0 {2 * width} {height}" width="{2 * width}" xmlns="http://www.w3.org/2000/svg">{left}{moved}</svg>'
+
+
 class _Frame:
     """From values to pixels."""
 

@@ -41,7 +41,8 @@ def summarise(run: Run, *, profile: str = "") -> dict[str, Any]:
         "checks": [check.to_json() for check in run.checks],
         "saturated": str(saturated) if saturated else None,
         "saturated_all": [str(found) for found in saturation.all_saturated(run.during, cores=os.cpu_count() or 1)],
-        "timeline": recorder.timeline(), "samples": [{"t": s.at_s, **s.values} for s in run.samples], "recorder": recorder.to_json(),
+        "timeline": recorder.timeline(), "samples": [{"t": s.at_s, **s.values, "rows_read": s.rows_read} for s in run.samples],
+        "recorder": recorder.to_json(),
     }  # fmt: skip
 
 
