@@ -123,6 +123,20 @@ def demo(scene: Annotated[list[int] | None, typer.Option(help="Only this one, by
     raise typer.Exit(run_demo(home, port, scene or ()))
 
 
+@app.command(rich_help_panel=_STACK)
+def watch(once: Annotated[bool, typer.Option("--once", help="One picture, then end.")] = False) -> None:
+    """See the running stack live: rates, latencies, cache, outbox, groups, breakers."""
+    import os
+
+    from service.dev.children import StackError
+    from service.dev.watch import watch as run
+
+    try:
+        raise typer.Exit(run(Path(os.environ.get("PLUMBLINE_HOME", ".plumbline")).absolute(), once=once))
+    except StackError as error:
+        _fail(str(error))
+
+
 @app.command(rich_help_panel=_SERVERS)
 def serve(fd: Annotated[int, typer.Option(help="An inherited listening socket.")] = -1) -> None:
     """Run the API."""

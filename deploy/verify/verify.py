@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 HOME = Path(os.environ.get("VERIFY_HOME", ROOT / "build" / "verify"))
 BIN = HOME / "venv" / "bin"
 PYTHON = str(BIN / "python")
+# The service's own environment (`make setup`): what asks its registry, or runs it.
+PROJECT = str(ROOT / ".venv" / "bin" / "python")
 CLOSING = re.compile(r"^(\d+) passed, (\d+) failed$", re.MULTILINE)
 PYTEST = re.compile(r"(\d+) (passed|failed|errors?)\b")
 
@@ -71,13 +73,28 @@ def targets() -> dict[str, tuple[Check, ...]]:
             Check("chart README", (PYTHON, "deploy/verify/chart_readme.py", "--check")),
             pytest("tests/deploy", "tests/deploy/test_docs.py"),
         ),
+        "rules": (
+            Check("tools", ("deploy/verify/telemetry_tools.sh",)),
+            Check("slo rules are the script's", (PYTHON, "observability/slo_rules.py", "--check")),
+            Check("cause rules are the script's", (PYTHON, "observability/cause_rules.py", "--check")),
+            Check("promtool check", ("promtool", "check", "rules", "--lint=all", *glob("deploy/helm/orders/files/rules/*.yaml"))),
+            Check("promtool test", ("promtool", "test", "rules", *(f"observability/tests/{name}.yaml" for name in ("slo", "app", "platform")))),
+            Check("alertmanager", (PYTHON, "observability/checks/alertmanager.py"), "closing"),
+            Check("invariants", (PROJECT, "observability/checks/invariants.py"), "closing"),
+            Check("live", (PROJECT, "observability/checks/live.py"), "closing"),
+        ),
+        "dashboards": (
+            Check("dashboards are the script's", (PYTHON, "observability/dashboards/generate.py", "--check")),
+            pytest("tests/deploy", "tests/deploy/test_dashboards.py"),
+        ),
+        "collector": (pytest("tests/deploy", "tests/deploy/test_pipeline.py"),),
         "mutants": (Check("mutants", (PYTHON, "deploy/verify/mutants.py"), "closing"),),
         "tf": (Check("terraform", (*terraform, "tf"), "closing"), Check("checkov", (*terraform, "tf-policy"), "closing")),
         "tf-moto": (Check("terraform on moto", (*terraform, "tf-moto"), "closing"),),
     }
 
 
-FAST = ("chart", "policy", "image", "ci", "docs", "tf")
+FAST = ("chart", "policy", "image", "ci", "docs", "tf", "rules", "dashboards", "collector")
 FULL = (*FAST, "mutants", "tf-moto")
 
 

@@ -45,6 +45,8 @@ redis_errors = Counter("orders_redis_errors_total", "Redis calls that failed.")
 cache_requests = Counter("orders_cache_requests_total", "Cache reads by outcome.", ["entity", "outcome"])
 cache_loads = Counter("orders_cache_loads_total", "Loads from PostgreSQL for the cache.", ["entity"])
 cache_joined = Counter("orders_cache_load_waits_total", "Reads that waited for a load another one had begun.", ["entity"])
+for _entity in ("order", "product"):
+    cache_joined.labels(_entity)
 cache_invalidations_failed = Counter("orders_cache_invalidations_failed_total", "Writers' invalidations Redis missed; the event repairs them.")
 
 # Rate limit: allowed or denied, by where it was decided (shared, degraded, address).

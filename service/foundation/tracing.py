@@ -173,7 +173,7 @@ def _statement_name(sql: str) -> tuple[str, str]:
     found = [(verb.upper().split()[0], table) for verb, table in _SQL_WORD.findall(_SQL_COMMENT.sub("", sql))]
     writes = [f"{verb} {table}".strip() for verb, table in found if verb != "SELECT"]
     if not writes:
-        tables = re.findall(r"\bFROM (\w+)", sql)
+        tables = re.findall(r"\bFROM (\w+)\b(?!\()", sql)
         writes = [f"SELECT {table}" for table in tables] or ["SELECT"]
     return writes[0], " ".join(dict.fromkeys(writes))[:255]
 

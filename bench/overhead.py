@@ -1,0 +1,78 @@
+"""`python -m bench.overhead`: CPU of a create and of a cached read with telemetry on against all of it off, side by side.
+
+On: access log, metrics, spans sampled at 10 % and exported. Off: no line, no span, metrics replaced by nothing
+(`bench/quiet.py`). The arms between show what each part costs. Interleaved rounds on one core; a ratio is the median of
+per-round ratios. Exit 0 when a create costs at most 35 % more, 1 when more, 2 when it cannot run here.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from typing import Final
+
+from bench import arms as arm_table
+from bench.errors import BenchError
+from bench.loadgen import compile_generator
+from bench.rounds import ratio, run_rounds
+from bench.servers import Rig, await_ready, running_rig, start
+from service.dev.children import StackError
+
+AT_MOST: Final = 1.35
+_ROUNDS, _SECONDS = 16, 0.3
+_SILENT: Final = {"APP_TELEMETRY_LOG_LEVEL": "error", "APP_TELEMETRY_OTLP_URL": "", "APP_TELEMETRY_SAMPLE_RATIO": "0"}
+# Name → (module, settings): what is taken away from the API that has everything on.
+_VARIANTS: Final[dict[str, tuple[str, dict[str, str]]]] = {
+    "off": ("bench.quiet", _SILENT),
+    "metrics only": ("service", _SILENT),
+    "all spans": ("service", {"APP_TELEMETRY_SAMPLE_RATIO": "1"}),
+}
+_ROWS: Final = (("create", "create_all_on"), ("cached read", "get_cached_all_on"))
+
+
+def _start_variants(rig: Rig) -> dict[str, int]:
+    ports = {}
+    for number, (name, (module, env)) in enumerate(_VARIANTS.items()):
+        port = rig.base_port + 106 + number
+        start(rig, name, module, "serve", env={**env, "HTTP_PORT": str(port), "OPS_PORT": str(port + 1000)}, core=rig.server_core)
+        await_ready(rig, name, port + 1000)
+        ports[name] = port
+    return ports
+
+
+def main() -> int:
+    """Measure and print the table."""
+    begin = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"[{time.monotonic() - begin:5.1f} s] {text}", flush=True)
+
+    try:
+        program = compile_generator()
+        with running_rig() as rig:
+            table = {arm.name: arm for arm in arm_table.prepare(rig)}
+            missing = arm_table.missing_features(rig)
+            if missing:
+                raise BenchError(f"not everything is on: {', '.join(missing)}")
+            ports = _start_variants(rig)
+            chosen = [table[on] for _, on in _ROWS]
+            chosen += [
+                replace(table[on], name=f"{on} {name}", process=name, port=port, label=f"{label}, {name}")
+                for name, port in ports.items()
+                for label, on in _ROWS
+            ]
+            series = run_rounds(rig, program, chosen, rounds=_ROUNDS, seconds=_SECONDS, say=say)
+    except (BenchError, StackError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    print("\n| CPU of the API against everything off | metrics only | everything on, 10 % sampled | everything on, all sampled |\n|---|---|---|---|")
+    for label, on in _ROWS:
+        off = series[f"{on} off"]
+        cells = (ratio(series[f"{on} metrics only"], off), ratio(series[on], off), ratio(series[f"{on} all spans"], off))
+        print(f"| {label}: {off.median('server_us'):.0f} µs off | " + " | ".join(f"{cell:.2f}" for cell in cells) + " |")
+    return 0 if ratio(series["create_all_on"], series["create_all_on off"]) <= AT_MOST else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""A collector that is away, slow or refuses costs customers nothing: no request fails, none gets slower, drops are counted.
+
+The control arm is the same stack with a collector that answers. Arms take turns in one run, so that a busy machine
+is busy for all of them; the ratio is the median over the rounds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import statistics
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from service.dev.state import read_stack
+from tests.stories.shop import SHORT_TIERS, Shop, open_shop, running_shop, until
+from tests.support.clients import ApiClient
+from tests.support.otlp import Receiver, receiving
+
+ROUNDS, REQUESTS, AT_ONCE = 5, 40, 4
+NOT_SLOWER = 1.5
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[tuple[Receiver, str]]:
+    with receiving() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def traced_home(collector: tuple[Receiver, str]) -> Iterator[Path]:
+    with running_shop(env=SHORT_TIERS | {"APP_TELEMETRY_OTLP_URL": collector[1], "APP_TELEMETRY_SAMPLE_RATIO": "1"}) as home:
+        yield home
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def traced(traced_home: Path) -> AsyncIterator[Shop]:
+    async with open_shop(traced_home) as shop:
+        yield shop
+
+
+async def _requests(client: ApiClient) -> tuple[float, list[int]]:
+    """(seconds, statuses) of one burst: creates and reads."""
+    statuses: list[int] = []
+
+    async def buy(share: int) -> None:
+        for _ in range(share):
+            placed = await client.place(("SKU-0001", 1))
+            read = await client.get(f"/orders/{placed.json()['id']}")
+            statuses.extend((placed.status_code, read.status_code))
+
+    begin = time.perf_counter()
+    await asyncio.gather(*(buy(REQUESTS // AT_ONCE) for _ in range(AT_ONCE)))
+    return time.perf_counter() - begin, statuses
+
+
+async def _lost(shop: Shop) -> float:
+    [api] = [p for p in read_stack(shop.home)["processes"] if p["role"] == "api"]
+    text = (await shop.http.get(f"{api['ops_url']}/metrics")).text
+    return sum(float(line.split()[1]) for line in text.splitlines() if line.startswith("orders_spans_dropped_total{"))
+
+
+async def test_lost_telemetry_costs_nothing(traced: Shop, collector: tuple[Receiver, str], capsys: pytest.CaptureFixture[str]) -> None:
+    receiver, _ = collector
+    client = traced.login("anna-untraced")
+    await _requests(client)
+    taken: dict[str, list[float]] = {"ok": [], "slow": [], "refuse": []}
+    for _ in range(ROUNDS):
+        for mode, seconds in taken.items():
+            receiver.mode = mode  # type: ignore[assignment]
+            spent, statuses = await _requests(client)
+            seconds.append(spent)
+            assert set(statuses) == {200, 201}, f"{mode}: {statuses}"
+    ratios = {
+        mode: statistics.median(spent / control for spent, control in zip(taken[mode], taken["ok"], strict=True)) for mode in ("slow", "refuse")
+    }
+    with capsys.disabled():
+        print(f"\ncollector {', '.join(f'{mode}: {ratio:.2f} of the control' for mode, ratio in ratios.items())}, 0 failed")
+    assert all(ratio <= NOT_SLOWER for ratio in ratios.values()), ratios
+
+    async def counted() -> bool:
+        return await _lost(traced) > 0
+
+    await until(counted, "lost spans are counted")
+
+
+async def test_a_collector_that_is_away_costs_nothing(traced: Shop, collector: tuple[Receiver, str]) -> None:
+    receiver, _ = collector
+    client, before = traced.login("ben-untraced"), await _lost(traced)
+    receiver.stop()
+    _, statuses = await _requests(client)
+    assert set(statuses) == {200, 201}
+
+    async def counted() -> bool:
+        return await _lost(traced) > before
+
+    await until(counted, "spans without a collector are counted as lost")
+    pids = traced.signal("api", signal.SIGTERM)
+    await traced.replaced("api", pids)
