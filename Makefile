@@ -57,7 +57,7 @@ load: $(VENV)/.dev ## a load run of half a minute on a stack of its own; ends in
 	@exec $(BIN)/plumbline load smoke $(ARGS)
 
 .PHONY: verify-deploy verify-deploy-full
-verify-deploy: ## chart, policy, image files, Terraform, workflows, deploy docs: the fast checks
+verify-deploy: ## chart, policy, image files, Terraform, workflows, alert rules, dashboards, deploy docs: the fast checks
 	$(PYTHON) deploy/verify/verify.py $(TARGETS)
 verify-deploy-full: ## those, and what takes longer: an emulated AWS, mutants
 	$(PYTHON) deploy/verify/verify.py --full

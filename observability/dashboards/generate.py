@@ -194,7 +194,9 @@ ASYNC: Final = (
                 "duplicate: delivered again and absorbed.",
                 ((f"sum by (group, outcome) (rate(orders_records_total{R})) > 0", "{{group}} {{outcome}}"),),
             ),
-            Panel("handler, p99", "s", "One call.", ((quantile(0.99, "orders_handler_duration_seconds", "group"), "{{group}}"),)),
+            Panel(
+                "handler, p99", "s", "Time in one call of a handler.", ((quantile(0.99, "orders_handler_duration_seconds", "group"), "{{group}}"),)
+            ),
             Panel(
                 "event age when handled, p99",
                 "s",
@@ -252,7 +254,12 @@ ASYNC: Final = (
                 (('max(orders_breaker_state{dependency="provider"})', "state"),),
                 "OrdersProviderBreakerOpen",
             ),
-            Panel("errors loops went on from", "ops", "By loop.", ((f"sum by (loop) (rate(orders_loop_errors_total{R}))", "{{loop}}"),)),
+            Panel(
+                "errors loops went on from",
+                "ops",
+                "Errors a process loop caught, by loop.",
+                ((f"sum by (loop) (rate(orders_loop_errors_total{R}))", "{{loop}}"),),
+            ),
         ],
     ),
 )

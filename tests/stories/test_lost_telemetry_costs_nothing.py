@@ -1,14 +1,13 @@
 """A collector that is away, slow or refuses costs customers nothing: no request fails, none gets slower, drops are counted.
 
 The control arm is the same stack with a collector that answers. Arms take turns in one run, so that a busy machine
-is busy for all of them; the ratio is the median over the rounds.
+is busy for all of them; the ratio is between each arm's best round, which is the least disturbed one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import signal
-import statistics
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -75,9 +74,7 @@ async def test_lost_telemetry_costs_nothing(traced: Shop, collector: tuple[Recei
             spent, statuses = await _requests(client)
             seconds.append(spent)
             assert set(statuses) == {200, 201}, f"{mode}: {statuses}"
-    ratios = {
-        mode: statistics.median(spent / control for spent, control in zip(taken[mode], taken["ok"], strict=True)) for mode in ("slow", "refuse")
-    }
+    ratios = {mode: min(taken[mode]) / min(taken["ok"]) for mode in ("slow", "refuse")}
     with capsys.disabled():
         print(f"\ncollector {', '.join(f'{mode}: {ratio:.2f} of the control' for mode, ratio in ratios.items())}, 0 failed")
     assert all(ratio <= NOT_SLOWER for ratio in ratios.values()), ratios
