@@ -48,8 +48,10 @@ def live(seed: int, settings: Settings) -> World:
 
 
 @pytest.mark.parametrize(
-    "seeds", [FIRST_SEEDS, *(pytest.param(seeds, marks=pytest.mark.longer) for seeds in MORE_SEEDS)], ids=lambda seeds: f"{seeds.start}-{seeds.stop - 1}"
-)  # fmt: skip
+    "seeds",
+    [FIRST_SEEDS, *(pytest.param(seeds, marks=pytest.mark.longer) for seeds in MORE_SEEDS)],
+    ids=lambda seeds: f"{seeds.start}-{seeds.stop - 1}",
+)
 def test_200_seeds_lose_nothing_double_nothing_and_are_never_early(seeds: range, settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     seen: Counter[str] = Counter()
     for seed in seeds:
