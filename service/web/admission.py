@@ -31,8 +31,8 @@ class Admission:
         self._caps = {lane: max(1, int(limit * share)) for lane, share in _SHARES.items()}
         self._waiting: dict[Lane, deque[asyncio.Future[None]]] = {lane: deque() for lane in _SHARES}
         self._receiving = 0
-        self._gauge = metrics.admission_in_flight
         metrics.admission_limit.set(limit)
+        metrics.admission_in_flight.set_function(lambda: self.in_flight)  # asked when it is read: a request pays nothing
         for lane in _SHARES:
             metrics.shed.labels(lane)
 
@@ -57,7 +57,6 @@ class Admission:
             self.in_flight += 1
         else:
             await self._wait(lane)
-        self._gauge.set(self.in_flight)
 
     def leave(self) -> None:
         """Give the slot back, to whoever waits in the most important lane."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from service.errors import Overloaded
+from service.foundation.metrics import registry
 from service.web.admission import Admission, Lane
 from tests.support.virtual_time import VirtualLoop
 
@@ -169,6 +170,18 @@ def test_a_slot_handed_over_as_the_wait_ends_is_kept() -> None:
         asyncio.get_running_loop().call_at(_now() + _WAIT_S, admission.leave)
         await admission.enter("critical")
         assert (_now(), admission.in_flight) == (pytest.approx(_WAIT_S), 1)
+
+    _run(story())
+
+
+def test_the_gauge_says_what_is_held_also_when_nothing_comes_any_more() -> None:
+    async def story() -> None:
+        admission = Admission(2, wait_s=_WAIT_S)
+        shown = [registry.get_sample_value("orders_admission_in_flight")]
+        await admission.enter("critical")
+        shown.append(registry.get_sample_value("orders_admission_in_flight"))
+        admission.leave()
+        assert [*shown, registry.get_sample_value("orders_admission_in_flight")] == [0, 1, 0]
 
     _run(story())
 
