@@ -163,6 +163,11 @@ class Shop:
 
         await until(look, f"another {role} is ready")
 
+    async def metrics(self, role: str) -> list[str]:
+        """The metrics page of every process of a role."""
+        found = [p["ops_url"] for p in read_stack(self.home)["processes"] if p["role"] == role]
+        return [(await self.http.get(f"{url}/metrics")).text for url in found]
+
     async def _ready(self, ops_url: str | None) -> bool:
         if ops_url is None:
             return True

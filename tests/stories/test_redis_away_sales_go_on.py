@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 import httpx
-import redis.asyncio
 
+from tests.proofs.cache_faults import redis_answers
 from tests.stories.shop import Shop, until
 from tests.support.clients import ApiClient
 
@@ -40,7 +40,7 @@ async def test_redis_away_sales_go_on(shop: Shop) -> None:
             for _ in range(KILLS):
                 await more(orders)
                 await shop.replaced("redis", shop.signal("redis", signal.SIGKILL))
-                await until(lambda: answers(shop), "Redis answers again")
+                await until(lambda: redis_answers(shop), "Redis answers again")
             shop.signal("redis", signal.SIGSTOP)
             await asyncio.sleep(FROZEN_S)  # the fault itself: how long nobody answers
             await more(orders)
@@ -61,13 +61,3 @@ async def more(orders: list[object]) -> None:
         return len(orders) >= before + 10
 
     await until(look, f"ten more orders than {before} are placed")
-
-
-async def answers(shop: Shop) -> bool:
-    client = redis.asyncio.from_url(shop.urls["redis"], socket_timeout=1)
-    try:
-        return bool(await client.ping())
-    except redis.exceptions.RedisError:
-        return False
-    finally:
-        await client.aclose()
