@@ -2,7 +2,7 @@
 
 One connection, one call after the other, short rounds interleaved, the best of them (what else runs on the host can only make
 a round slower); ratios to the rows in PostgreSQL are what counts.
-For docs/adr/0041 and docs/adr/0042; `python -m tests.proofs stores`.
+`python -m tests.proofs stores` prints it.
 """
 
 from __future__ import annotations
