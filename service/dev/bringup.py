@@ -116,11 +116,13 @@ class BringUp:
         if topics is not None:
             self._await_tool("topics", topics)
             self._done("topics are there")
-        if self._republish():
-            self._done("events of unfinished orders published again: the broker started empty")
+        republishing = self._launch_republish()
         self._await_members(roster.companions(self._ports))
         self._turn_dials()
         self._done(f"issuer and payment provider on ports {self._ports.issuer} and {self._ports.psp}")
+        if republishing is not None:  # before the workers start
+            self._await_tool("republish", republishing)
+            self._done("the broker started empty: events not applied everywhere are published again")
 
     def _start_service(self) -> None:
         # Bound here and inherited: connections queued on it survive the death of any API process.
@@ -135,8 +137,8 @@ class BringUp:
         def start_again() -> subprocess.Popen[bytes]:
             if server.pid is None:  # it may run already, and only what follows failed
                 server.start()
-            if server is self._broker:
-                self._republish()
+            if server is self._broker and (republishing := self._launch_republish()):
+                self._await_tool("republish", republishing)
             return server.running()
 
         return start_again
@@ -187,12 +189,11 @@ class BringUp:
                 raise StackError(f"the payment provider does not take POST /dials: see {self._home}/logs/psp.log")
             time.sleep(0.03)
 
-    def _republish(self) -> bool:
-        """True when the broker started empty while orders are unfinished: their events were published again."""
-        if not (self._broker.fresh and self._ask("SELECT 1 FROM orders WHERE status IN ('placed', 'reserved') LIMIT 1")):
-            return False
-        self._run_tool("republish", "--unfinished")
-        return True
+    def _launch_republish(self) -> subprocess.Popen[bytes] | None:
+        """None unless the broker started empty after it had events; which of them are missing anywhere is for the tool to find."""
+        if not (self._broker.fresh and self._ask("SELECT 1 FROM outbox_sent LIMIT 1")):
+            return None
+        return self._launch_tool("republish", "--unfinished")
 
     def _run_tool(self, name: str, *words: str) -> None:
         self._await_tool(name, self._launch_tool(name, *words))

@@ -123,6 +123,28 @@ def test_a_killed_process_comes_back_and_orders_are_paid_again(stack: dict[str, 
     assert f"! {killed['name']} (pid {killed['pid']}) ended, killed by SIGKILL" in log
 
 
+def test_an_empty_broker_is_filled_with_what_is_missing_anywhere(stack: dict[str, Any], home: Path) -> None:
+    if stack["broker"] == "real":
+        pytest.skip("its records survive: it never starts empty")
+    database = EmbeddedPostgres(home, int(stack["urls"]["database"].rsplit(":", 1)[1].split("/")[0]))
+
+    def ask(query: str) -> str:
+        return database.run("psql", "-XAtqc", query).strip()
+
+    selfcheck.place_and_pay(stack["urls"], home)
+    unfinished = "SELECT count(*) FROM orders WHERE status IN ('placed', 'reserved')"
+    eventually(lambda: ask(unfinished) == "0", "every order has ended")
+    eventually(lambda: ask("SELECT count(*) FROM outbox") == "0", "every event is with the broker")
+    missing = "order_timeline WHERE type = 'order.paid'"
+    eventually(lambda: ask(f"SELECT count(*) > 0 FROM {missing}") == "t", "the timeline knows it")
+    before = int(ask(f"SELECT count(*) FROM {missing}"))
+    ask(f"DELETE FROM {missing}")  # as if the broker had died before that group read them
+    killed = of_role(home, "kafka")["pid"]
+    os.kill(killed, signal.SIGKILL)
+    eventually(lambda: int(ask(f"SELECT count(*) FROM {missing}")) >= before, "the group heard of them again", timeout_s=60)
+    eventually(lambda: of_role(home, "kafka")["pid"] != killed, "the broker's successor is named")
+
+
 def test_the_providers_dials_are_turned_again_after_its_restart(stack: dict[str, Any], home: Path) -> None:
     dials = stack["urls"]["psp"] + "/dials"
     assert httpx.get(dials).json()["magic_totals"] is True

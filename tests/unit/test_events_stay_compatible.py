@@ -1,7 +1,8 @@
 """The event contract: the committed schemas are the code's, and a change must be one an older consumer can read.
 
 `plumbline events schema` writes docs/events/. The rule: within a major version a field may be added if readers can
-do without it; nothing may be removed, renamed, retyped or narrowed.
+do without it; nothing may be removed, renamed, retyped or narrowed. The committed schemas follow the code, so the
+rule is also held against events_as_first_published.json, which no command writes: a type is added to it, never changed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 from service.events import MAJOR_VERSION, PARTITIONS, TYPES, topic_of
 
 FOLDER = Path(__file__).parents[2] / "docs" / "events"
+FIRST_PUBLISHED = json.loads(Path(__file__).with_name("events_as_first_published.json").read_text())
 NAMES = {name: FOLDER / f"{name}.{MAJOR_VERSION}.json" for name in TYPES}
 
 
@@ -52,7 +54,26 @@ def test_the_committed_schema_is_the_codes(name: str) -> None:
     assert committed == TYPES[name].model_json_schema(), "run `plumbline events schema` and commit docs/events"
 
 
+@pytest.mark.parametrize("name", FIRST_PUBLISHED)
+def test_what_was_published_first_is_still_read_and_still_written(name: str) -> None:
+    old = FIRST_PUBLISHED[name]
+    now = TYPES[name].model_validate_json(json.dumps(old)).model_dump(mode="json")
+    assert _part_of(old, now), f"an old event is read, and said again, as {now}: make it a new major version"
+    required = TYPES[name].model_json_schema()["required"]
+    assert set(old) <= set(required), "what older readers rely on is always there"
+
+
+def _part_of(old: Any, new: Any) -> bool:
+    """Does `new` say everything `old` says? More is fine."""
+    if isinstance(old, dict):
+        return isinstance(new, dict) and all(key in new and _part_of(value, new[key]) for key, value in old.items())
+    if isinstance(old, list):
+        return isinstance(new, list) and len(old) == len(new) and all(map(_part_of, old, new))
+    return type(old) is type(new) and bool(old == new)
+
+
 def test_there_is_a_schema_for_each_type_and_no_other() -> None:
+    assert set(FIRST_PUBLISHED) == set(TYPES), "a new type: add its first payload"
     assert {path.name for path in FOLDER.glob("*.json")} == {path.name for path in NAMES.values()}
     assert {topic_of("order"), topic_of("product")} == set(PARTITIONS)
 
