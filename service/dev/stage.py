@@ -216,14 +216,22 @@ class Stage:
         return pids
 
     def await_others(self, role: str, gone: Sequence[int]) -> list[int]:
-        """Wait until the supervisor has put other processes in their place; answers the new process ids."""
+        """Wait until the supervisor has put other processes in their place and they are ready; answers the new process ids."""
 
         def look() -> list[int]:
-            pids = [process["pid"] for process in read_stack(self.home)["processes"] if process["role"] == role]
-            return [] if set(pids) & set(gone) else pids
+            found = [process for process in read_stack(self.home)["processes"] if process["role"] == role]
+            pids = [process["pid"] for process in found]
+            return [] if set(pids) & set(gone) or not all(self._ready(process["ops_url"]) for process in found) else pids
 
         found: list[int] = self.wait(look, f"another {role} takes its place")
         return found
+
+    def _ready(self, ops_url: str | None) -> bool:
+        if ops_url is None:
+            return True
+        with suppress(httpx.HTTPError):
+            return self._http.get(f"{ops_url}/health/ready").status_code == 200
+        return False
 
 
 def money(order: Order) -> str:
