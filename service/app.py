@@ -32,12 +32,12 @@ from service.products.routes import router as products_router
 from service.settings import Settings
 from service.web.admission import Admission
 from service.web.auth import Authenticator
-from service.web.call import Resources
 from service.web.docs import add_docs
 from service.web.guard import Guard
 from service.web.jwks import KeySet
 from service.web.observe import Observe
 from service.web.ratelimit import AddressShield, Limiter
+from service.web.resources import Resources
 from service.web.route import GatedRoute
 
 log = get_logger(__name__)
@@ -62,20 +62,28 @@ class Dispatch:
 
     def __init__(self, router: APIRouter) -> None:
         self._router = router
-        self._routes: dict[str, list[tuple[re.Pattern[str], GatedRoute]]] = {}
+        self._fixed: dict[tuple[str, str], GatedRoute] = {}
+        self._patterns: dict[str, list[tuple[re.Pattern[str], GatedRoute]]] = {}
         for route in router.routes:
             if isinstance(route, GatedRoute):
                 for method in route.methods or ():
-                    self._routes.setdefault(method, []).append((route.path_regex, route))
+                    self._fixed[method, route.path] = route
+                    self._patterns.setdefault(method, []).append((route.path_regex, route))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        for pattern, route in self._routes.get(scope.get("method", ""), ()):
-            found = pattern.match(scope["path"])
-            if found is not None:
-                scope["route"], scope["path_params"] = route, found.groupdict()
-                await route.serve(scope, receive, send)
-                return
-        await self._router(scope, receive, send)
+        method, path = scope.get("method", ""), scope.get("path", "")
+        route = self._fixed.get((method, path))
+        scope["path_params"] = {}
+        if route is None:
+            for pattern, candidate in self._patterns.get(method, ()):
+                if found := pattern.match(path):
+                    route, scope["path_params"] = candidate, found.groupdict()
+                    break
+        if route is None:
+            await self._router(scope, receive, send)
+            return
+        scope["route"] = route
+        await route.serve(scope, receive, send)
 
 
 class Api(FastAPI):

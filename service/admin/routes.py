@@ -13,8 +13,9 @@ from service.admin import letters, operations, schemas
 from service.foundation import status
 from service.foundation.db import retry_contention
 from service.foundation.redis import RedisAway
-from service.web.call import Call, Resources, parse_id
+from service.web.call import Call, parse_id
 from service.web.paging import cut_page, decode_uuid_cursor, encode_cursor, link_next
+from service.web.resources import Resources
 from service.web.route import GatedRoute, policy
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"], route_class=GatedRoute)

@@ -11,9 +11,7 @@ import asyncio
 import random
 import secrets
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
@@ -42,13 +40,14 @@ Ref = tuple[str, str]
 Load = Callable[[Sequence[str]], Awaitable[Mapping[str, tuple[int, bytes]]]]
 
 
-@dataclass(frozen=True, slots=True)
 class Entry:
     """A cached object: its row's version, its JSON, seconds since it was read from PostgreSQL. Version 0: it does not exist."""
 
-    version: int
-    data: bytes
-    age_s: float = 0.0
+    __slots__ = ("_value", "age_s", "data", "version")
+
+    def __init__(self, version: int, data: bytes, age_s: float = 0.0) -> None:
+        self.version, self.data, self.age_s = version, data, age_s
+        self._value: dict[str, Any] | None = None
 
     @property
     def exists(self) -> bool:
@@ -56,9 +55,10 @@ class Entry:
 
     @property
     def value(self) -> dict[str, Any]:
-        """The decoded JSON; entries from Redis were checked when they were read."""
-        decoded: dict[str, Any] = orjson.loads(self.data)
-        return decoded
+        """The decoded JSON, not to be changed: decoded once, and checked then if it came from Redis."""
+        if self._value is None:
+            self._value = orjson.loads(self.data)
+        return self._value
 
 
 Peeks = dict[Ref, Entry]
@@ -79,14 +79,16 @@ class Cache:
         self._loads = asyncio.Semaphore(max(1, int(pool_size * _POOL_SHARE)))
         self._flights: dict[Ref, asyncio.Task[Mapping[Ref, Entry]]] = {}
         self._background: dict[Ref, asyncio.Task[None]] = {}
-        self._outcomes: Counter[Ref] = Counter()
+        self._outcomes: dict[Ref, Any] = {}
 
     # -- reading
 
     @staticmethod
     def peek_commands(refs: Sequence[Ref]) -> list[Command]:
         """One read-only command a ref for a pipeline; give the replies to `read_peeks`."""
-        return [("HMGET", f"{_PREFIX}:{{{entity}:{item}}}", "v", "d", "f") for entity, item in refs]
+        # As Redis reads it on the wire: an id is text that was checked, of any length.
+        keys = [f"{_PREFIX}:{{{entity}:{item}}}".encode() for entity, item in refs]
+        return [b"*5\r\n$5\r\nHMGET\r\n$%d\r\n%b\r\n$1\r\nv\r\n$1\r\nd\r\n$1\r\nf\r\n" % (len(key), key) for key in keys]
 
     @staticmethod
     def read_peeks(refs: Sequence[Ref], results: Sequence[Any]) -> Peeks:
@@ -117,9 +119,11 @@ class Cache:
 
     def hit_ratios(self) -> dict[str, float]:
         """Entity → share of reads answered from Redis since the process started."""
-        entities = {entity for entity, _ in self._outcomes}
-        totals = {e: sum(n for (entity, _), n in self._outcomes.items() if entity == e) for e in entities}
-        return {e: round(sum(self._outcomes[e, o] for o in ("hit", "stale", "negative")) / totals[e], 4) for e in sorted(entities)}
+        counts: dict[str, dict[str, int]] = {}
+        for (entity, outcome), (number, _) in self._outcomes.items():
+            counts.setdefault(entity, {})[outcome] = number
+        answered = {e: sum(seen.get(o, 0) for o in ("hit", "stale", "negative")) for e, seen in counts.items()}
+        return {e: round(answered[e] / sum(counts[e].values()), 4) for e in sorted(counts)}
 
     async def short_lived(self, key: str, ttl_ms: int, load: Callable[[], Awaitable[bytes]], *, use_redis: bool) -> bytes:
         """A plain value without version or invalidation, for answers that are advisory anyway."""
@@ -242,8 +246,11 @@ class Cache:
         await self._fill({ref: Entry(*rows.get(ref[1], (0, b"")))}, token)
 
     def _note(self, ref: Ref, outcome: str) -> None:
-        self._outcomes[ref[0], outcome] += 1
-        metrics.cache_requests.labels(ref[0], outcome).inc()
+        counted = self._outcomes.get((ref[0], outcome))
+        if counted is None:
+            counted = self._outcomes[ref[0], outcome] = [0, metrics.cache_requests.labels(ref[0], outcome)]
+        counted[0] += 1
+        counted[1].inc()
 
 
 def _decode(result: Any) -> Entry | None:

@@ -92,6 +92,7 @@ class Database:
         self._slots = asyncio.Semaphore(settings.pool_size)
         self._free: list[Connection] = []
         self._all: set[Connection] = set()
+        self._in_use = 0
         self._opened = False
         self._probe: asyncio.Task[None] | None = None
         self.lost_since: float | None = None
@@ -107,6 +108,7 @@ class Database:
             raise DependencyUnavailable(f"PostgreSQL cannot be reached: {type(error).__name__}") from error
         self._opened = True
         metrics.db_pool_size.set(self._settings.pool_size)
+        metrics.db_pool_in_use.set_function(lambda: self._in_use)
 
     async def close(self, timeout_s: float = 5.0) -> None:
         """Close the pool; connections still busy after `timeout_s` are cut."""
@@ -139,17 +141,21 @@ class Database:
             while self._free:
                 connection = self._free.pop()
                 if not connection.is_closed():
-                    return connection
+                    break
                 self._all.discard(connection)
-            return await self._reconnect()
+            else:
+                connection = await self._reconnect()
         except BaseException:
             self._slots.release()
             raise
+        self._in_use += 1
+        return connection
 
     def give_back(self, connection: Connection, *, broken: bool) -> None:
         """Hand it to the next; a broken one (or one left inside a transaction) is cut, and the next caller opens another."""
         # Nothing of ours outlives a transaction: locks are transaction-level, settings came with the connection, no LISTEN,
         # no temporary tables. So asyncpg's reset, a round trip, is not needed: test_db.py asks a used session.
+        self._in_use -= 1
         if broken or connection.is_in_transaction():
             connection.terminate()
         if connection.is_closed() or not self._opened:
@@ -247,7 +253,6 @@ class Lease:
 
     async def __aenter__(self) -> Connection:
         connection = self._connection = await self._db.take()
-        metrics.db_pool_in_use.inc()
         self._traced = tracing.recording()
         if self._traced:
             connection.add_query_logger(tracing.note_statement)
@@ -276,7 +281,6 @@ class Lease:
             await self._transaction.rollback()
 
     def _end(self, error: BaseException | None) -> None:
-        metrics.db_pool_in_use.dec()
         if self._traced:
             self._connection.remove_query_logger(tracing.note_statement)
         # After a timeout or a cancellation the protocol's state is unknown (or the primary was demoted): never hand it out again.

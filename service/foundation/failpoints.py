@@ -50,6 +50,11 @@ def arm(points: Iterable[str]) -> None:
         _armed.setdefault(name, []).append((action, file))
 
 
+def armed() -> bool:
+    """True if any point is armed: the hot path asks before it calls `hit`."""
+    return bool(_armed)
+
+
 async def hit(name: str) -> None:
     """Do what the point `name` is armed for, once; nothing when it is not."""
     if not _armed:

@@ -17,7 +17,8 @@ from typing import Any, Final
 import hiredis
 from redis.asyncio.connection import SSLConnection, parse_url
 
-Command = Sequence[str | bytes | int]
+# As words, or packed already.
+Command = Sequence[str | bytes | int] | bytes
 
 _CONNECT_FACTOR: Final = 4
 
@@ -91,23 +92,41 @@ class _Protocol(asyncio.Protocol):
     def __init__(self) -> None:
         self.broken = False
         self._reader = hiredis.Reader()
-        self._waiting: deque[tuple[asyncio.Future[list[Any]], int, asyncio.TimerHandle]] = deque()
+        # Who waits for how many replies, and until when; one timer watches the first, since all wait equally long.
+        self._waiting: deque[tuple[asyncio.Future[list[Any]], int, float]] = deque()
+        self._watch: asyncio.TimerHandle | None = None
         self._replies: list[Any] = []
         self._unsent: list[bytes] = []
         self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
 
     async def send(self, commands: Sequence[Command], timeout_s: float) -> list[Any]:
         """Write with whatever else this turn brings; resolves when the last reply is in."""
         if self._transport is None or self.broken:
             raise WireError("not connected")
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         answer: asyncio.Future[list[Any]] = loop.create_future()
-        self._waiting.append((answer, len(commands), loop.call_later(timeout_s, self.fail, "late")))
+        until = loop.time() + timeout_s
+        self._waiting.append((answer, len(commands), until))
+        if self._watch is None:
+            self._watch = loop.call_at(until, self._look)
         if not self._unsent:
             # Flushed at the end of this turn of the loop: what many requests ask for goes out in one system call.
             loop.call_soon(self._flush)
-        self._unsent += [hiredis.pack_command(tuple(command)) for command in commands]  # type: ignore[arg-type]  # its stub knows one argument
+        for command in commands:
+            # hiredis' stub knows one argument
+            self._unsent.append(command if isinstance(command, bytes) else hiredis.pack_command(tuple(command)))  # type: ignore[arg-type]
         return await answer
+
+    def _look(self) -> None:
+        """The first who waits has waited too long, or the timer was set for somebody who was served since."""
+        self._watch = None
+        if self._waiting:
+            until = self._waiting[0][2]
+            if until <= self._loop.time():
+                self.fail("late")
+            else:
+                self._watch = self._loop.call_at(until, self._look)
 
     def _flush(self) -> None:
         unsent, self._unsent = self._unsent, []
@@ -117,9 +136,11 @@ class _Protocol(asyncio.Protocol):
     def fail(self, reason: str) -> None:
         """Give up on the connection and on everybody who waits for it."""
         self.broken = True
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
         while self._waiting:
-            answer, _, timer = self._waiting.popleft()
-            timer.cancel()
+            answer, _, _ = self._waiting.popleft()
             if not answer.done():
                 answer.set_exception(WireError(reason))
         if self._transport is not None:
@@ -137,14 +158,13 @@ class _Protocol(asyncio.Protocol):
         self._reader.feed(data)
         replies = self._replies
         while self._waiting:
-            answer, count, timer = self._waiting[0]
+            answer, count, _ = self._waiting[0]
             while len(replies) < count:
                 reply = self._reader.gets()
                 if reply is False:
                     return
                 replies.append(reply)
             self._waiting.popleft()
-            timer.cancel()
             if not answer.done():
                 answer.set_result(replies)
             replies = self._replies = []

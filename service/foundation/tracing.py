@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from random import getrandbits, random
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -20,8 +21,8 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
-from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
+from opentelemetry.sdk.trace.sampling import Decision, ParentBased, SamplingResult, TraceIdRatioBased
+from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from service.foundation import metrics
@@ -37,15 +38,29 @@ _SQL_COMMENT: Final = re.compile(r"--.*")
 _propagator: Final = TraceContextTextMapPropagator()
 _tracer: Final = trace.get_tracer("plumbline")
 _provider: TracerProvider | None = None
+# Share of the requests without a sampled parent that are recorded; 0 until a provider is there.
+_ratio = 0.0
 
 Attributes = Mapping[str, str | int | float | bool]
 
 
+class _Root(TraceIdRatioBased):
+    """Traces that begin here: of requests, `server_span` has chosen already; the rest by ratio."""
+
+    def should_sample(
+        self, parent_context: Context | None, trace_id: int, name: str, kind: SpanKind | None = None, *rest: Any, **more: Any
+    ) -> SamplingResult:
+        if kind is SpanKind.SERVER:
+            return SamplingResult(Decision.RECORD_AND_SAMPLE)
+        return super().should_sample(parent_context, trace_id, name, kind, *rest, **more)
+
+
 def configure(settings: TelemetrySettings, *, process: str, version: str) -> None:
     """Install the tracer provider. Call once a process; without `otlp_url` spans are made but not sent."""
-    global _provider  # noqa: PLW0603 - one provider a process, made once
+    global _provider, _ratio  # noqa: PLW0603 - one provider a process, made once
+    _ratio = settings.sample_ratio
     resource = Resource.create({"service.name": process, "service.namespace": "orders", "service.version": version})
-    _provider = TracerProvider(resource=resource, sampler=ParentBased(TraceIdRatioBased(settings.sample_ratio)))
+    _provider = TracerProvider(resource=resource, sampler=ParentBased(_Root(settings.sample_ratio)))
     if settings.otlp_url:
         exporter = CountingExporter(endpoint=settings.otlp_url, timeout=_EXPORT_TIMEOUT_S)
         _provider.add_span_processor(CountingProcessor(exporter, max_queue_size=QUEUE_SPANS, schedule_delay_millis=1000))
@@ -107,15 +122,20 @@ class server_span:  # noqa: N801 - reads as the verb it is
     """The span of one request: entered and left on every request, so it is a bare class instead of a generator.
 
     `parent`: a `traceparent` header or None. The caller names and describes the span when it is recording.
+    Most requests are not sampled and only pass their trace id on: they skip the SDK, which takes longer to say no.
     """
 
     __slots__ = ("_name", "_parent", "_span", "_token")
 
-    def __init__(self, name: str, *, parent: str | None) -> None:
+    def __init__(self, name: str, *, parent: bytes | None) -> None:
         self._name, self._parent = name, parent
 
     def __enter__(self) -> Span:
-        self._span = _tracer.start_span(self._name, context=remote(self._parent), kind=SpanKind.SERVER)
+        parent = None if self._parent is None else remote(self._parent.decode("latin-1"))
+        if parent is not None or random() < _ratio:  # noqa: S311 - a share, no secret
+            self._span = _tracer.start_span(self._name, context=parent, kind=SpanKind.SERVER)
+        else:
+            self._span = NonRecordingSpan(SpanContext(getrandbits(128) or 1, getrandbits(64) or 1, is_remote=False))
         self._token = attach(trace.set_span_in_context(self._span))
         return self._span
 

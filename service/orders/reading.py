@@ -13,7 +13,7 @@ from service.orders.operations import find_orders
 from service.orders.schemas import present_order
 
 
-async def read_order(cache: Cache, db: Database, order_id: UUID, *, peeks: Peeks | None) -> Entry:
+async def read_order(cache: Cache, db: Database, order_id: str, *, peeks: Peeks | None) -> Entry:
     """The cached or freshly loaded order; `exists` is False for none."""
 
     async def load(ids: Sequence[str]) -> Mapping[str, tuple[int, bytes]]:
@@ -21,4 +21,4 @@ async def read_order(cache: Cache, db: Database, order_id: UUID, *, peeks: Peeks
             rows = await find_orders(connection, [UUID(item) for item in ids])
         return {str(row["id"]): (row["version"], orjson.dumps(present_order(row, row["lines"]))) for row in rows}
 
-    return (await cache.read("order", [str(order_id)], load, peeks=peeks))[str(order_id)]
+    return (await cache.read("order", [order_id], load, peeks=peeks))[order_id]

@@ -19,7 +19,7 @@ from service.orders import operations, schemas
 from service.orders.placing import place_order
 from service.orders.reading import read_order
 from service.products.reading import cached_products
-from service.web.call import Call, parse_id
+from service.web.call import Call, canonical_id, parse_id
 from service.web.etags import entry_response, etag, version_of
 from service.web.idempotency import answer_response
 from service.web.paging import cut_page, decode_uuid_cursor, encode_cursor, link_next
@@ -69,11 +69,11 @@ def _customer_of(call: Call, body: schemas.PlaceOrder) -> str:
 @policy("orders:read", problems=("not-found",), peeks=_order_of)
 async def get(call: Call, order_id: str) -> Response:
     """One order. Somebody else's order is the same 404 as a missing one."""
-    entry = await read_order(call.cache, call.db, parse_id(order_id), peeks=call.peeks)
+    entry = await read_order(call.cache, call.db, canonical_id(order_id), peeks=call.peeks)
     # After the cache, on the owner inside the payload: what is cached is the same for everybody.
     if not entry.exists or not call.caller.may_see(entry.value["customer_id"]):
         raise NotFound
-    return entry_response(call, entry, schemas.REPRESENTATION)
+    return entry_response(call.exchange.head, entry, schemas.REPRESENTATION)
 
 
 @router.get("/orders", response_model=schemas.OrderPage)

@@ -53,7 +53,7 @@ async def get(call: Call, sku: str) -> Response:
     entry = await read_product(call.cache, call.db, sku, peeks=call.peeks)
     if not entry.exists:
         raise NotFound
-    return entry_response(call, entry, schemas.REPRESENTATION)
+    return entry_response(call.exchange.head, entry, schemas.REPRESENTATION)
 
 
 @router.get("/products/{sku}/availability", response_model=schemas.Availability)

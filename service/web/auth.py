@@ -13,11 +13,11 @@ import hashlib
 import json
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import jwt
-from starlette.datastructures import Headers
 
 from service.errors import Forbidden, Unauthenticated
 from service.foundation.log import get_logger
@@ -83,20 +83,19 @@ class Authenticator:
         self._role_names = dict(name.split("=", 1) for name in settings.role_names)
         self._verified: OrderedDict[bytes, tuple[float, Caller]] = OrderedDict()
 
-    async def authenticate(self, headers: Headers) -> Caller:
-        """The caller. Raises `Unauthenticated`; `DependencyUnavailable` if no keys could ever be had."""
-        values = headers.getlist("authorization")
+    async def authenticate(self, values: Sequence[bytes]) -> Caller:
+        """The caller named by the `Authorization` headers. Raises `Unauthenticated`; `DependencyUnavailable` if no keys could ever be had."""
         if len(values) != 1:
             raise _unauthenticated("" if not values else "several Authorization headers")
-        scheme, _, token = values[0].partition(" ")
-        if scheme.lower() != "bearer" or not token:
+        scheme, _, token = values[0].partition(b" ")
+        if scheme.lower() != b"bearer" or not token:
             raise _unauthenticated("not a bearer token")
-        digest = hashlib.sha256(token.encode("latin-1")).digest()
+        digest = hashlib.sha256(token).digest()
         known = self._verified.get(digest)
         if known is not None and known[0] > time.time():
             return known[1]
         try:
-            caller, expires = await self._verify(token)
+            caller, expires = await self._verify(token.decode("latin-1"))
         except (_Refused, jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise _unauthenticated(f"{type(error).__name__}: {error}") from None
         self._remember(digest, caller, min(expires, time.time() + _CACHE_S))

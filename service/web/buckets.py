@@ -10,6 +10,7 @@ import ipaddress
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from starlette.types import Scope
 
@@ -38,8 +39,7 @@ class Policy:
         return policy
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):  # made for every request: a frozen dataclass takes three times as long
     """One policy after a charge: whole tokens left, and seconds until the cost asked for is there (0 if it was)."""
 
     policy: Policy

@@ -2,58 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
 from datetime import timedelta
+from typing import Final
+from urllib.parse import parse_qsl
 from uuid import UUID
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 
 from service.answers import KeyedRequest
 from service.errors import NotFound
 from service.foundation.cache import Cache, Peeks
-from service.foundation.clock import Clock, SystemClock
 from service.foundation.db import Database
-from service.foundation.lifecycle import Lifecycle
-from service.foundation.redis import RedisClient
-from service.settings import Settings
-from service.web.admission import Admission
-from service.web.auth import Authenticator, Caller
+from service.web.auth import Caller
 from service.web.etags import required_version
-from service.web.jwks import KeySet
-from service.web.ratelimit import AddressShield, Limiter
+from service.web.exchange import Exchange
+from service.web.resources import Resources
+
+_CANONICAL: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
-@dataclass(slots=True)
-class Resources:
-    """What one API process holds open; made in `service/app.py`, closed there."""
+class Call(HTTPConnection):
+    """A request past the gates. `caller` is verified; `keyed` exists where the route requires a key.
 
-    settings: Settings
-    lifecycle: Lifecycle
-    db: Database
-    redis: RedisClient
-    cache: Cache
-    limiter: Limiter
-    shield: AddressShield
-    admission: Admission
-    keys: KeySet
-    authenticator: Authenticator
-    clock: Clock = field(default_factory=SystemClock)
-    # Upper bound of unpublished events, sampled; at the cap creates are shed.
-    backlog_rows: int = 0
-
-
-class Call(Request):
-    """A request past the gates. `caller` is verified; `keyed` exists where the route requires a key."""
+    `peeks`: what the limiter's pipeline saw of the route's objects; None once Redis failed this request.
+    A connection by type, so that FastAPI knows the parameter; what the gates need of one is in `exchange`.
+    """
 
     caller: Caller
     keyed: KeyedRequest
-    # What the limiter's pipeline saw of the route's objects; None once Redis failed this request.
     peeks: Peeks | None
 
-    @property
-    def resources(self) -> Resources:
-        resources: Resources = self.app.state.resources
-        return resources
+    def __init__(self, exchange: Exchange) -> None:
+        self.scope = exchange.scope
+        self.exchange = exchange
+        self.resources: Resources = exchange.resources
+        self.method: str = exchange.scope["method"]
 
     @property
     def db(self) -> Database:
@@ -65,24 +49,30 @@ class Call(Request):
 
     @property
     def request_id(self) -> str:
-        return str(self.scope["state"]["request_id"])
+        return self.exchange.request_id
 
     @property
     def retention(self) -> timedelta:
         """How long answers to keyed requests are kept, at least."""
         return timedelta(hours=self.resources.settings.orders.key_retention_h)
 
+    @property
+    def parameters(self) -> list[tuple[str, str]]:
+        """The query's parameters, decoded, in order, repeated ones too."""
+        return parse_qsl(self.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+
     def required_version(self) -> int:
         """The version `If-Match` names. Raises `PreconditionRequired`, `InvalidPrecondition`."""
-        return required_version(self.headers.getlist("if-match"))
+        return required_version([value.decode("latin-1") for value in self.exchange.head.all(b"if-match")])
+
+
+def canonical_id(text: str) -> str:
+    """A path id as PostgreSQL would write it. Raises `NotFound`: what is not a UUID names nothing."""
+    if not _CANONICAL.fullmatch(text):
+        raise NotFound
+    return text.lower()
 
 
 def parse_id(text: str) -> UUID:
-    """A path id. Raises `NotFound`: what is not a UUID names nothing."""
-    try:
-        found = UUID(text)
-    except ValueError as error:
-        raise NotFound from error
-    if str(found) != text.lower():
-        raise NotFound
-    return found
+    """As `canonical_id`, for a statement."""
+    return UUID(canonical_id(text))

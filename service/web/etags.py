@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from starlette.requests import Request
 from starlette.responses import Response
 
 from service.errors import InvalidPrecondition, PreconditionRequired
 from service.foundation.cache import Entry
+from service.web.exchange import Head, Reply
 
+_PRIVATE: Final = ((b"cache-control", b"private, no-cache"), (b"vary", b"Authorization"))
+_JSON: Final = (b"content-type", b"application/json")
 _ETAG: Final = re.compile(r'"([1-9][0-9]{0,8})\.[0-9]{1,4}"')
 
 
@@ -36,14 +38,16 @@ def version_of(tag: str) -> int:
     return int(tag[1:].partition(".")[0])
 
 
-def entry_response(call: Request, entry: Entry, representation: int) -> Response:
+def entry_response(head: Head, entry: Entry, representation: int) -> Response:
     """A cached object as 200, or 304 if the caller has it; `Age` says how old the copy is."""
-    headers = {"etag": etag(entry.version, representation), "cache-control": "private, no-cache", "vary": "Authorization"}
+    tag = etag(entry.version, representation)
+    headers = [(b"etag", tag.encode()), *_PRIVATE]
     if entry.age_s >= 1:
-        headers["age"] = str(int(entry.age_s))
-    if not_modified(call.headers.get("if-none-match"), headers["etag"]):
-        return Response(status_code=304, headers=headers)
-    return Response(entry.data, headers=headers, media_type="application/json")
+        headers.append((b"age", b"%d" % entry.age_s))
+    known = head.get(b"if-none-match")
+    if known is not None and not_modified(known.decode("latin-1"), tag):
+        return Reply(b"", headers, status=304)
+    return Reply(entry.data, [*headers, _JSON])
 
 
 def required_version(if_match: list[str]) -> int:

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import HeadersTooLarge, MalformedRequest, UnknownHost, UriTooLong
 from service.settings import HttpSettings
+from service.web.exchange import Exchange, Head
 
 _WRITES: Final = frozenset({"POST", "PATCH"})
 _SPELLINGS: Final = 100
@@ -30,26 +31,23 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            self._check(scope)
-            resources = scope["app"].state.resources
-            resources.admission.look("critical" if scope["method"] in _WRITES else "normal")
-            resources.shield.charge(scope)
+            exchange: Exchange = scope["exchange"]
+            self._check(scope, exchange.head)
+            exchange.resources.admission.look("critical" if scope["method"] in _WRITES else "normal")
+            exchange.resources.shield.charge(scope)
         await self._app(scope, receive, send)
 
-    def _check(self, scope: Scope) -> None:
+    def _check(self, scope: Scope, head: Head) -> None:
         if len(scope.get("raw_path", b"")) + len(scope["query_string"]) > self._settings.uri_bytes:
             raise UriTooLong(f"at most {self._settings.uri_bytes} bytes")
-        size, hosts, host = 0, 0, b""
-        for name, value in scope["headers"]:
-            size += len(name) + len(value)
-            if name == b"host":
-                hosts, host = hosts + 1, value
+        size = sum([len(name) + len(value) for name, value in scope["headers"]])
         if len(scope["headers"]) > self._settings.header_count or size > self._settings.header_bytes:
             raise HeadersTooLarge(f"at most {self._settings.header_count} headers, {self._settings.header_bytes} bytes")
-        if hosts != 1:
+        hosts = head.all(b"host")
+        if len(hosts) != 1:
             raise MalformedRequest("exactly one Host header")
-        if host not in self._seen:
-            self._judge(host)
+        if hosts[0] not in self._seen:
+            self._judge(hosts[0])
 
     def _judge(self, host: bytes) -> None:
         """Refuse a foreign host; remember a good one as it was written (there are few spellings, and only good ones are kept)."""

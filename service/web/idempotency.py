@@ -7,24 +7,24 @@ What a key means is in service/answers.py; the one-statement create in service/o
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
-from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from service.answers import StoredAnswer
 from service.errors import IdempotencyKeyInvalid, IdempotencyKeyMissing
+from service.web.exchange import Reply
 
 _QUOTED: Final = re.compile(r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"')
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]{1,255}")
 
 
-def read_key(headers: Headers) -> str:
+def read_key(values: Sequence[bytes]) -> str:
     """1–255 visible ASCII characters. Raises `IdempotencyKeyMissing`, `IdempotencyKeyInvalid`."""
-    values = headers.getlist("idempotency-key")
     if not values:
         raise IdempotencyKeyMissing("send a fresh UUID as Idempotency-Key, and the same one when you retry")
-    value = values[0].strip()
+    value = values[0].decode("latin-1").strip()
     quoted = _QUOTED.fullmatch(value)
     key = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else value
     if len(values) > 1 or (value.startswith('"') and not quoted) or not _VISIBLE.fullmatch(key):
@@ -34,7 +34,7 @@ def read_key(headers: Headers) -> str:
 
 def answer_response(answer: StoredAnswer) -> Response:
     """The answer as it was first given; a replay says so in `Idempotent-Replayed`."""
-    headers = dict(answer.headers)
+    headers = [(name.encode(), value.encode("latin-1")) for name, value in answer.headers.items()]
     if answer.replayed:
-        headers["idempotent-replayed"] = "true"
-    return Response(answer.body, status_code=answer.status, headers=headers)
+        headers.append((b"idempotent-replayed", b"true"))
+    return Reply(answer.body, headers, status=answer.status)

@@ -13,10 +13,10 @@ import math
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cache
-from typing import Final
+from dataclasses import replace
+from typing import Final, NamedTuple
 
+import hiredis
 from hiredis import ReplyError
 from starlette.types import Scope
 
@@ -32,14 +32,14 @@ from service.web.buckets import LocalBuckets, Policy, State, client_address
 
 _SCRIPT: Final = load_text(__file__, "token_bucket.lua")
 _SHA: Final = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+_TAG: Final = b"<sixteen-digits>"  # where a caller's tag goes
 _LOCAL_KEYS: Final = 10_000
 _LARGEST_COST: Final = 5
 _LIFTED: Final = 1_000_000
 _FAILED_TOKEN_COST: Final = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What a charge answered: the headers every response carries, and what the peeks saw (None: Redis is away)."""
 
     headers: list[tuple[bytes, bytes]]
@@ -57,21 +57,21 @@ class Limiter:
         self._replicas = settings.app.replicas
         base = [Policy.parse(text) for text in limit.policies]
         factors = {role: int(factor) for role, _, factor in (item.partition("=") for item in limit.role_factors)}
-        self._policies = {role: _scaled(base, factor * lift) for role, factor in factors.items()}
-        self._default = _scaled(base, lift)
+        self._quotas = {role: _Quota(_scaled(base, factor * lift)) for role, factor in factors.items()}
+        self._default = _Quota(_scaled(base, lift))
         self._bind_metrics()
         self._local = LocalBuckets(_LOCAL_KEYS)
 
     async def charge(self, caller: Caller, cost: int, refs: Sequence[Ref]) -> Verdict:
         """Take `cost` tokens and look at `refs` in one round trip. Raises `QuotaExceeded`."""
-        policies = self._policies.get(caller.role, self._default)
+        quota = self._quotas.get(caller.role, self._default)
+        peeks: Peeks | None = None
         try:
-            allowed, states, peeks = await self._ask_redis(caller, cost, policies, refs)
+            allowed, states, peeks = await self._ask_redis(caller, cost, quota, refs)
         except RedisAway:
-            allowed, states = self._ask_locally(caller, cost, policies)
-            peeks = None
+            allowed, states = self._ask_locally(caller, cost, quota.policies)
         self._decided[allowed, peeks is None].inc()
-        headers = _headers(states, cost, degraded=peeks is None)
+        headers = [quota.header if peeks is not None else _policy_header(states), _state_header(states, cost, degraded=peeks is None)]
         if not allowed:
             raise _denial(states, headers)
         return Verdict(headers, peeks)
@@ -80,16 +80,17 @@ class Limiter:
         outcomes, places = {True: "allowed", False: "denied"}, {True: "degraded", False: "shared"}
         self._decided = {(a, d): metrics.limit_decisions.labels(outcomes[a], places[d]) for a in outcomes for d in places}
 
-    async def _ask_redis(self, caller: Caller, cost: int, policies: Sequence[Policy], refs: Sequence[Ref]) -> tuple[bool, list[State], Peeks]:
-        keys = [f"rl:{{{caller.tag}}}:{policy.name}" for policy in policies]
-        arguments = [number for policy in policies for number in (policy.quota, int(policy.window_s * 1_000_000))]
-        commands: list[Command] = [("EVALSHA", _SHA, len(keys), *keys, cost, *arguments), *self._cache.peek_commands(refs)]
+    async def _ask_redis(self, caller: Caller, cost: int, quota: _Quota, refs: Sequence[Ref]) -> tuple[bool, list[State], Peeks]:
+        charge = quota.charge_command(caller.tag, cost)
+        commands: list[Command] = [charge, *self._cache.peek_commands(refs)]
         first, *peeked = await self._redis.pipeline(commands)
         if isinstance(first, ReplyError) and str(first).startswith("NOSCRIPT"):
             _, first = await self._redis.pipeline([("SCRIPT", "LOAD", _SCRIPT), commands[0]])
         if isinstance(first, ReplyError):
             raise RedisAway from first
-        states = [State(policy, max(0, first[2 * i + 1]), first[2 * i + 2] / 1_000_000) for i, policy in enumerate(policies)]
+        states = [
+            State(policy, max(0, left), wait_us / 1_000_000) for policy, left, wait_us in zip(quota.policies, first[1::2], first[2::2], strict=True)
+        ]
         return bool(first[0]), states, self._cache.read_peeks(refs, peeked)
 
     def _ask_locally(self, caller: Caller, cost: int, policies: Sequence[Policy]) -> tuple[bool, list[State]]:
@@ -122,21 +123,38 @@ def _scaled(policies: Sequence[Policy], factor: int) -> list[Policy]:
     return [replace(policy, quota=policy.quota * factor) for policy in policies]
 
 
-@cache
-def _policy_header(policies: tuple[Policy, ...]) -> bytes:
-    return ", ".join(f'"{policy.name}";q={policy.quota};w={policy.window_s:g}' for policy in policies).encode()
+class _Quota:
+    """The policies of a role, with what is the same for each of its requests written out once."""
+
+    def __init__(self, policies: Sequence[Policy]) -> None:
+        self.policies = policies
+        self.header = _policy_header([State(policy, 0, 0.0) for policy in policies])
+        self._commands: dict[int, bytes] = {}
+
+    def charge_command(self, tag: str, cost: int) -> bytes:
+        """The script's call on the wire: only the caller's tag is new in it, and that is always as long."""
+        if cost not in self._commands:
+            keys = [b"rl:{%b}:%b" % (_TAG, policy.name.encode()) for policy in self.policies]
+            arguments = [number for policy in self.policies for number in (policy.quota, int(policy.window_s * 1_000_000))]
+            words = ("EVALSHA", _SHA, len(keys), *keys, cost, *arguments)
+            self._commands[cost] = hiredis.pack_command(words)  # type: ignore[arg-type]  # its stub knows one argument
+        return self._commands[cost].replace(_TAG, tag.encode())
 
 
-def _headers(states: Sequence[State], cost: int, *, degraded: bool) -> list[tuple[bytes, bytes]]:
+def _policy_header(states: Sequence[State]) -> tuple[bytes, bytes]:
+    policies = [state.policy for state in states]
+    return b"ratelimit-policy", ", ".join(f'"{policy.name}";q={policy.quota};w={policy.window_s:g}' for policy in policies).encode()
+
+
+def _state_header(states: Sequence[State], cost: int, *, degraded: bool) -> tuple[bytes, bytes]:
     """draft-ietf-httpapi-ratelimit-headers: a client that paces at the smallest r/t is never refused."""
     shown = []
-    for state in states:
-        policy, left = state.policy, state.left
+    for policy, left, wait_s in states:
         refill_s = left * policy.window_s / policy.quota
         if left < cost:
-            refill_s = max(state.wait_s, (cost - left) * policy.window_s / policy.quota)
+            refill_s = max(wait_s, (cost - left) * policy.window_s / policy.quota)
         shown.append(f'"{policy.name}";r={left};t={max(1, math.ceil(refill_s))}{";degraded" if degraded else ""}')
-    return [(b"ratelimit-policy", _policy_header(tuple(state.policy for state in states))), (b"ratelimit", ", ".join(shown).encode())]
+    return b"ratelimit", ", ".join(shown).encode()
 
 
 def _denial(states: Sequence[State], headers: list[tuple[bytes, bytes]]) -> QuotaExceeded:

@@ -10,7 +10,6 @@ A route without a policy does not start: deny by default.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -26,9 +25,11 @@ from service.answers import KeyedRequest, fingerprint
 from service.errors import DependencyUnavailable, FieldError, ServiceError, Unauthenticated, ValidationFailed
 from service.foundation import failpoints
 from service.foundation.cache import Ref
+from service.foundation.deadline import within
 from service.web.admission import Lane
 from service.web.body import parse_json, read_body
 from service.web.call import Call
+from service.web.exchange import Exchange
 from service.web.idempotency import read_key
 from service.web.problems import field_errors, problem_examples, problem_response
 
@@ -113,6 +114,7 @@ class GatedRoute(APIRoute):
         self._path_names = [name for name in names if f"{{{name}}}" in path]
         self._query: type[BaseModel] | None = hints["query"] if "query" in names else None
         self._body: type[BaseModel] | None = hints["body"] if "body" in names else None
+        self._has_input = self._query is not None or self._body is not None
         unknown = set(names) - set(self._path_names) - {"query", "body"}
         if unknown:
             raise TypeError(f"{endpoint.__qualname__}: parameters are call, query, body and path names, not {sorted(unknown)}")
@@ -130,30 +132,32 @@ class GatedRoute(APIRoute):
     def _header_parameters(self) -> list[dict[str, Any]]:
         return [*([_KEY_HEADER] if self.policy.keyed else []), *([_MATCH_HEADER] if self.policy.if_match else [])]
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(self, scope: Scope, receive: Receive, _send: Send) -> None:
         """ASGI: gates, endpoint, answer."""
-        call = Call(scope, receive, send)
+        exchange: Exchange = scope["exchange"]
+        call = Call(exchange)
         try:
-            response = await self._run_gates(call)
+            response = await self._run_gates(call, receive)
         except ServiceError as error:
-            response = problem_response(error, request_id=call.request_id)
-        await response(scope, receive, send)
+            response = problem_response(error, request_id=exchange.request_id)
+        await exchange.answer(response)
 
-    async def _run_gates(self, call: Call) -> Response:
+    async def _run_gates(self, call: Call, receive: Receive) -> Response:
         resources, wanted = call.resources, self.policy
         await self._authenticate(call)
-        key = read_key(call.headers) if wanted.keyed else None
-        arguments: dict[str, Any] = {name: call.path_params[name] for name in self._path_names}
-        raw, held = await self._read_input(call, arguments)
+        key = read_key(call.exchange.head.all(b"idempotency-key")) if wanted.keyed else None
+        arguments: dict[str, Any] = {name: call.scope["path_params"][name] for name in self._path_names}
+        raw, held = await self._read_input(call, receive, arguments) if self._has_input else (None, None)
         # An input that is not valid is charged like any other, but nothing is looked up for it.
         verdict = await resources.limiter.charge(call.caller, wanted.cost, () if held else wanted.peeks(arguments))
-        call.peeks, call.scope["state"]["verdict"] = verdict.peeks, verdict
+        call.peeks = verdict.peeks
+        call.exchange.note_charge(verdict.peeks)
         try:
             if held is not None:
                 raise held
             if key is not None:
                 principal = call.caller.subject
-                call.keyed = KeyedRequest(principal, key, fingerprint(call.method, call.url.path, principal, raw))
+                call.keyed = KeyedRequest(principal, key, fingerprint(call.method, call.scope["path"], principal, raw))
             await resources.admission.enter(wanted.lane)
             try:
                 response = await self._run_endpoint(call, arguments)
@@ -165,44 +169,45 @@ class GatedRoute(APIRoute):
         return response
 
     async def _authenticate(self, call: Call) -> None:
+        exchange = call.exchange
         try:
-            call.caller = await call.resources.authenticator.authenticate(call.headers)
+            call.caller = await call.resources.authenticator.authenticate(exchange.head.all(b"authorization"))
         except Unauthenticated:
-            call.resources.shield.charge(call.scope, failed_token=True)
+            call.resources.shield.charge(exchange.scope, failed_token=True)
             raise
-        call.scope["state"]["caller"] = call.caller
+        exchange.caller_tag = call.caller.tag
         call.caller.require(self.policy.scope)
 
     async def _run_endpoint(self, call: Call, arguments: dict[str, Any]) -> Response:
         http = call.resources.settings.http
         deadline_ms = http.write_deadline_ms if call.method in _WRITES else http.read_deadline_ms
         try:
-            async with asyncio.timeout(deadline_ms / 1000):
-                response: Response = await self.endpoint(call, **arguments)
+            response: Response = await within(deadline_ms / 1000, self.endpoint(call, **arguments))
         except TimeoutError as error:
             raise DependencyUnavailable("not finished within the deadline") from error
-        await failpoints.hit("after-commit-before-response")
+        if failpoints.armed():
+            await failpoints.hit("after-commit-before-response")
         return response
 
-    async def _read_input(self, call: Call, arguments: dict[str, Any]) -> tuple[Any, ValidationFailed | None]:
+    async def _read_input(self, call: Call, receive: Receive, arguments: dict[str, Any]) -> tuple[Any, ValidationFailed | None]:
         """Fill `body` and `query` into the arguments; (the body as parsed, what is wrong with the input)."""
         raw: Any = None
         try:
             if self._body is not None:
-                raw, arguments["body"] = await self._read_model(call, self._body)
+                raw, arguments["body"] = await self._read_model(call, receive, self._body)
             if self._query is not None:
                 arguments["query"] = _read_query(call, self._query)
         except ValidationFailed as invalid:
             return raw, invalid
         return raw, None
 
-    async def _read_model(self, call: Call, model: type[BaseModel]) -> tuple[Any, BaseModel]:
+    async def _read_model(self, call: Call, receive: Receive, model: type[BaseModel]) -> tuple[Any, BaseModel]:
         http = call.resources.settings.http
         optional = not model.model_fields
         admission = call.resources.admission
         admission.begin_receiving()
         try:
-            body = await read_body(call, http, required=not optional)
+            body = await read_body(call.exchange.head, receive, http, required=not optional)
         finally:
             admission.end_receiving()
         raw = {} if optional and not body else parse_json(body, max_depth=http.json_depth)
@@ -213,7 +218,7 @@ class GatedRoute(APIRoute):
 
 
 def _read_query(call: Call, model: type[BaseModel]) -> BaseModel:
-    pairs = call.query_params.multi_items()
+    pairs = call.parameters
     values = dict(pairs)
     if len(values) != len(pairs):
         raise ValidationFailed(errors=[FieldError("query", "repeated", "a parameter may appear once")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import hiredis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,8 +70,11 @@ def test_one_bad_reply_does_not_spoil_the_others() -> None:
 
 
 def test_a_peek_asks_for_the_key_that_a_fill_writes_and_the_keys_share_a_slot() -> None:
-    [command] = Cache.peek_commands([_REF])
     keys = entry_keys(_REF)
-    assert command[1] == keys[0]
+    for ref in (_REF, ("product", "Größe 1")):
+        reader = hiredis.Reader()
+        reader.feed(b"".join(Cache.peek_commands([ref])))
+        assert reader.gets() == [word.encode() for word in ("HMGET", entry_keys(ref)[0], "v", "d", "f")]
+        assert reader.gets() is False
     assert {key[key.index("{") : key.index("}")] for key in keys} == {"{product:TEA"}
     assert len(set(keys)) == 3

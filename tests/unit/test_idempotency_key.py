@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from starlette.datastructures import Headers
 
 from service.answers import StoredAnswer, fingerprint
 from service.errors import IdempotencyKeyInvalid, IdempotencyKeyMissing
@@ -15,7 +14,7 @@ VISIBLE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_siz
 
 
 def read(*values: bytes) -> str:
-    return read_key(Headers(raw=[(b"idempotency-key", value) for value in values]))
+    return read_key(values)
 
 
 def quoted(key: str) -> bytes:
