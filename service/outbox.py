@@ -59,9 +59,13 @@ def make_event(event_type: str, aggregate_type: AggregateType, aggregate_id: str
 
 def encode(payload: Payload) -> bytes:
     """Payload as JSON bytes. Raises `EventTooLarge` above 256 KiB."""
-    data = payload.model_dump_json().encode()
+    return bounded(payload.model_dump_json().encode())
+
+
+def bounded(data: bytes) -> bytes:
+    """A payload's bytes. Raises `EventTooLarge` above 256 KiB."""
     if len(data) > MAX_EVENT_BYTES:
-        raise EventTooLarge(f"{type(payload).__name__} has {len(data)} bytes, more than {MAX_EVENT_BYTES}")
+        raise EventTooLarge(f"an event of {len(data)} bytes, more than {MAX_EVENT_BYTES}")
     return data
 
 

@@ -46,4 +46,6 @@ class ManualClock:
 
 def rfc3339(moment: datetime) -> str:
     """UTC with microseconds and a `Z`: the one form of time in bodies and events."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="microseconds")[: -len("+00:00")] + "Z"

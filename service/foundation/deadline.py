@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import types
 from collections.abc import Coroutine, Generator
-from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -31,14 +30,13 @@ async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
 def _go_on(work: Coroutine[Any, Any, T], waits_for: Any) -> Generator[Any, Any, T]:
     """Hand what `work` waits for to the event loop, and what comes of it back to `work`, until it is done."""
     while True:
+        answer, error = None, None
         try:
             answer = yield waits_for
-        except BaseException as error:  # noqa: BLE001 - a cancellation belongs to `work` as much as any error
-            step = partial(work.throw, error)
-        else:
-            step = partial(work.send, answer)
+        except BaseException as caught:  # noqa: BLE001 - a cancellation belongs to `work` as much as any error
+            error = caught
         try:
-            waits_for = step()
+            waits_for = work.send(answer) if error is None else work.throw(error)
         except StopIteration as finished:
             result: T = finished.value
             return result

@@ -94,9 +94,10 @@ def shutdown() -> None:
 
 def traceparent() -> str | None:
     """The current context as a W3C header value; None outside a trace."""
-    carrier: dict[str, str] = {}
-    _propagator.inject(carrier)
-    return carrier.get("traceparent")
+    context = trace.get_current_span().get_span_context()
+    if not context.is_valid:
+        return None
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"  # W3C Trace Context, version 00
 
 
 def remote(traceparent_value: str | None) -> Context | None:

@@ -98,6 +98,8 @@ class Timeline(BaseModel):
 
 def present_order(row: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The JSON form of an order row and its lines (keys as `OrderOut`)."""
+    created, updated = row["created_at"], row["updated_at"]
+    created_at = rfc3339(created)
     return {
         "id": str(row["id"]),
         "customer_id": row["customer_id"],
@@ -108,6 +110,6 @@ def present_order(row: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) ->
         "lines": lines,
         "note": row["note"],
         "status_reason": row["status_reason"],
-        "created_at": rfc3339(row["created_at"]),
-        "updated_at": rfc3339(row["updated_at"]),
+        "created_at": created_at,
+        "updated_at": created_at if updated is created else rfc3339(updated),
     }

@@ -51,6 +51,7 @@ def test_answer_event_and_row_say_the_same(lines: dict[str, tuple[int, int]]) ->
     assert [(line.line_no, line.sku, line.quantity, line.unit_price_minor) for line in event.lines] == worded
     assert str(draft.order_id) == answer.id == str(event.order_id)
     assert draft.customer_id == answer.customer_id == event.customer_id == "anna"
+    assert draft.payload == event.model_dump_json().encode(), "written without the model, to the letter as the model writes it"
 
 
 def test_the_answer_is_worded_once() -> None:
