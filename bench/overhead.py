@@ -22,8 +22,17 @@ from service.dev.children import StackError
 AT_MOST: Final = 1.35
 _ROUNDS, _SECONDS = 16, 0.3
 _SILENT: Final = {"APP_TELEMETRY_LOG_LEVEL": "error", "APP_TELEMETRY_OTLP_URL": "", "APP_TELEMETRY_SAMPLE_RATIO": "0"}
-# Name → (module, settings): what is taken away from the API that has everything on.
+# Room for a machine that is busy with other things: what costs CPU is asked here, not what runs into its time-out.
+_PATIENT: Final = {
+    "APP_DB_QUEUE_TIMEOUT_MS": "10000",
+    "APP_DB_COMMAND_TIMEOUT_MS": "20000",
+    "APP_HTTP_WRITE_DEADLINE_MS": "30000",
+    "APP_HTTP_READ_DEADLINE_MS": "30000",
+    "APP_REDIS_TIMEOUT_MS": "5000",
+}
+# Name → (module, settings): what is on.
 _VARIANTS: Final[dict[str, tuple[str, dict[str, str]]]] = {
+    "on": ("service", {}),
     "off": ("bench.quiet", _SILENT),
     "metrics only": ("service", _SILENT),
     "all spans": ("service", {"APP_TELEMETRY_SAMPLE_RATIO": "1"}),
@@ -34,8 +43,8 @@ _ROWS: Final = (("create", "create_all_on"), ("cached read", "get_cached_all_on"
 def _start_variants(rig: Rig) -> dict[str, int]:
     ports = {}
     for number, (name, (module, env)) in enumerate(_VARIANTS.items()):
-        port = rig.base_port + 106 + number
-        start(rig, name, module, "serve", env={**env, "HTTP_PORT": str(port), "OPS_PORT": str(port + 1000)}, core=rig.server_core)
+        port = rig.base_port + 105 + number
+        start(rig, name, module, "serve", env={**_PATIENT, **env, "HTTP_PORT": str(port), "OPS_PORT": str(port + 1000)}, core=rig.server_core)
         await_ready(rig, name, port + 1000)
         ports[name] = port
     return ports
@@ -56,22 +65,21 @@ def main() -> int:
             if missing:
                 raise BenchError(f"not everything is on: {', '.join(missing)}")
             ports = _start_variants(rig)
-            chosen = [table[on] for _, on in _ROWS]
-            chosen += [
-                replace(table[on], name=f"{on} {name}", process=name, port=port, label=f"{label}, {name}")
+            chosen = [
+                replace(table[arm], name=f"{arm} {name}", process=name, port=port, label=f"{label}, {name}")
                 for name, port in ports.items()
-                for label, on in _ROWS
+                for label, arm in _ROWS
             ]
             series = run_rounds(rig, program, chosen, rounds=_ROUNDS, seconds=_SECONDS, say=say)
     except (BenchError, StackError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
     print("\n| CPU of the API against everything off | metrics only | everything on, 10 % sampled | everything on, all sampled |\n|---|---|---|---|")
-    for label, on in _ROWS:
-        off = series[f"{on} off"]
-        cells = (ratio(series[f"{on} metrics only"], off), ratio(series[on], off), ratio(series[f"{on} all spans"], off))
-        print(f"| {label}: {off.median('server_us'):.0f} µs off | " + " | ".join(f"{cell:.2f}" for cell in cells) + " |")
-    return 0 if ratio(series["create_all_on"], series["create_all_on off"]) <= AT_MOST else 1
+    for label, arm in _ROWS:
+        off = series[f"{arm} off"]
+        cells = " | ".join(f"{ratio(series[f'{arm} {name}'], off):.2f}" for name in ("metrics only", "on", "all spans"))
+        print(f"| {label}: {off.median('server_us'):.0f} µs off | {cells} |")
+    return 0 if ratio(series["create_all_on on"], series["create_all_on off"]) <= AT_MOST else 1
 
 
 if __name__ == "__main__":

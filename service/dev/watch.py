@@ -95,7 +95,7 @@ def picture(before: Frame, now: Frame) -> list[str]:
         f"plumbline watch  {time.strftime('%H:%M:%S')}" + (f"   ! no answer from {', '.join(now.silent)}" if now.silent else ""),
         f"orders    {statuses}",
         "",
-        f"{'route':<40}{'a second':>10}{'5xx':>8}{'p50 ms':>9}{'p99 ms':>9}",
+        f"{'route':<40}{'a second':>10}{'5xx':>8}{'p50 ≤ ms':>9}{'p99 ≤ ms':>9}",
         *_routes(before, now, rate),
         "",
         _gates(now, rate),
