@@ -18,6 +18,7 @@ from typing import Any, Final
 from bench.arms import Arm, place_once
 from bench.cpu import family, snapshot
 from bench.errors import BenchError
+from bench.groups import run_groups
 from bench.ladder import start_up
 from bench.loadgen import run_load
 from bench.report import Report
@@ -59,6 +60,9 @@ def run_pipeline(rig: Rig, program: Path, report: Report, create: Arm, say: Call
         _measure_relay(rig, report)
         say("inventory group against its SQL")
         _measure_group(rig, report)
+        say("each group against the raw SQL of its effect")
+        stop(rig.processes.pop("relay"), timeout_s=15)
+        run_groups(rig, report)
         report.ratios["start_s"] = start_up(rig)
     finally:
         for name in ("worker", "relay", "psp"):

@@ -30,7 +30,8 @@ FROM orders o JOIN order_line l ON l.order_id = o.id WHERE o.status = 'placed' A
 """
 
 
-async def _connect() -> Any:
+async def connect() -> Any:
+    """One bare connection, with the settings the service gives its sessions."""
     settings = {"plan_cache_mode": "force_generic_plan", "random_page_cost": "1.1", "jit": "off"}
     connection = await asyncpg.connect(os.environ["DATABASE_URL"], ssl=False, server_settings=settings)
     await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=lambda value: orjson.dumps(value).decode(), decoder=orjson.loads)
@@ -39,7 +40,7 @@ async def _connect() -> Any:
 
 async def produce(count: int) -> float:
     """Send `count` events' bytes and wait for all acknowledgements."""
-    connection = await _connect()
+    connection = await connect()
     rows = await connection.fetch(_ROWS, count)
     settings = load_settings().kafka
     if settings.broker == "kafka":  # the in-memory broker makes topics on first use
@@ -76,7 +77,7 @@ async def consume(count: int) -> float:
 
 async def reserve_each(count: int) -> float:
     """One transaction an order: the group's effect without Kafka and without a framework."""
-    connection = await _connect()
+    connection = await connect()
     wanted = [
         Reservation(row["id"], row["customer_id"], row["total_minor"], row["currency"], row["skus"], row["quantities"])
         for row in await connection.fetch(_PLACED, count)
