@@ -44,6 +44,11 @@ class ManualClock:
         return self._now
 
 
+def on_the_wire(moment: datetime) -> datetime | str:
+    """As `rfc3339`, once orjson has written it with `OPT_UTC_Z`: in C, except for the moment without microseconds, whose zeros it leaves out."""
+    return moment if moment.microsecond and moment.tzinfo is UTC else rfc3339(moment)
+
+
 def rfc3339(moment: datetime) -> str:
     """UTC with microseconds and a `Z`: the one form of time in bodies and events."""
     if moment.tzinfo is not UTC:

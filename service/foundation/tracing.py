@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from random import getrandbits, random
 from typing import Any, Final
@@ -40,6 +41,9 @@ _tracer: Final = trace.get_tracer("plumbline")
 _provider: TracerProvider | None = None
 # Share of the requests without a sampled parent that are recorded; 0 until a provider is there.
 _ratio = 0.0
+
+# Within a request, which asks at every statement and call: what its server span said. Elsewhere the span itself is asked.
+_recording: Final[ContextVar[bool | None]] = ContextVar("recording", default=None)
 
 Attributes = Mapping[str, str | int | float | bool]
 
@@ -135,8 +139,10 @@ class server_span:  # noqa: N801 - reads as the verb it is
         parent = None if self._parent is None else remote(self._parent.decode("latin-1"))
         if parent is not None or random() < _ratio:  # noqa: S311 - a share, no secret
             self._span = _tracer.start_span(self._name, context=parent, kind=SpanKind.SERVER)
+            _recording.set(self._span.is_recording())
         else:
             self._span = NonRecordingSpan(SpanContext(getrandbits(128) or 1, getrandbits(64) or 1, is_remote=False))
+            _recording.set(False)
         self._token = attach(trace.set_span_in_context(self._span))
         return self._span
 
@@ -162,8 +168,7 @@ class client_span:  # noqa: N801 - reads as the verb it is
         self._name, self._attributes = name, attributes
 
     def __enter__(self) -> None:
-        recording = trace.get_current_span().is_recording()
-        self._span = _tracer.start_span(self._name, kind=SpanKind.CLIENT, attributes=self._attributes) if recording else None
+        self._span = _tracer.start_span(self._name, kind=SpanKind.CLIENT, attributes=self._attributes) if recording() else None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
         if self._span is not None:
@@ -174,7 +179,8 @@ class client_span:  # noqa: N801 - reads as the verb it is
 
 def recording() -> bool:
     """True inside a trace that is sent to a collector."""
-    return trace.get_current_span().is_recording()
+    known = _recording.get()
+    return trace.get_current_span().is_recording() if known is None else known
 
 
 def note_statement(query: Any) -> None:

@@ -21,7 +21,7 @@ from service.errors import FieldError, Overloaded, PriceChanged, ServiceError, V
 from service.foundation import failpoints, metrics
 from service.foundation.db import Database, retry_contention
 from service.foundation.sql import load_sql
-from service.orders.schemas import REPRESENTATION, PlaceOrder, present_order
+from service.orders.schemas import REPRESENTATION, PlaceOrder, encode, present_order
 from service.outbox import bounded, context_headers, new_id
 from service.products.operations import find_products
 
@@ -93,7 +93,7 @@ def _word(request: PlaceOrder, prices: Sequence[int], total: int, *, customer_id
     headers = {"location": f"/v1/orders/{order_id}", "etag": f'"1.{REPRESENTATION}"', "content-type": "application/json"}
     # The bytes of `events.OrderPlaced`, without making one: test_placing.py holds them to it.
     event = {"order_id": str(order_id), "customer_id": customer_id, "total_minor": total, "currency": request.currency, "lines": lines}
-    answer = StoredAnswer(201, headers, orjson.dumps(present_order(row, lines)))
+    answer = StoredAnswer(201, headers, encode(present_order(row, lines)))
     return Draft(order_id, customer_id, request, total, prices, now, answer, bounded(orjson.dumps(event)))
 
 

@@ -92,7 +92,7 @@ async def list_(call: Call, query: Annotated[schemas.OrderListQuery, Query()]) -
     if cursor is not None:
         headers["link"] = link_next("/v1/orders", query.model_dump(), cursor)
     items = [schemas.present_order(row, row["lines"]) for row in page]
-    return Response(orjson.dumps({"items": items, "next_cursor": cursor}), headers=headers)
+    return Response(schemas.encode({"items": items, "next_cursor": cursor}), headers=headers)
 
 
 @router.get("/orders/{order_id}/timeline", response_model=schemas.Timeline)
@@ -155,4 +155,4 @@ def _headers(row: Record) -> dict[str, str]:
 
 
 def _body(row: Record) -> bytes:
-    return orjson.dumps(schemas.present_order(row, row["lines"]))
+    return schemas.encode(schemas.present_order(row, row["lines"]))

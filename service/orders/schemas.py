@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from service.foundation.clock import rfc3339
+from service.foundation.clock import on_the_wire
 from service.text import Currency, CustomerId, Sku, Text
 
 # Raised when the JSON of an order changes, so that old ETags stop matching.
@@ -97,9 +98,7 @@ class Timeline(BaseModel):
 
 
 def present_order(row: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The JSON form of an order row and its lines (keys as `OrderOut`)."""
-    created, updated = row["created_at"], row["updated_at"]
-    created_at = rfc3339(created)
+    """An order row and its lines (keys as `OrderOut`), for `encode`."""
     return {
         "id": str(row["id"]),
         "customer_id": row["customer_id"],
@@ -110,6 +109,11 @@ def present_order(row: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) ->
         "lines": lines,
         "note": row["note"],
         "status_reason": row["status_reason"],
-        "created_at": created_at,
-        "updated_at": created_at if updated is created else rfc3339(updated),
+        "created_at": on_the_wire(row["created_at"]),
+        "updated_at": on_the_wire(row["updated_at"]),
     }
+
+
+def encode(content: Mapping[str, Any]) -> bytes:
+    """The JSON of orders presented here."""
+    return orjson.dumps(content, option=orjson.OPT_UTC_Z)

@@ -7,6 +7,7 @@ a full process and a loud address are turned away before their token is looked a
 from __future__ import annotations
 
 import re
+from itertools import chain
 from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -40,7 +41,7 @@ class Guard:
     def _check(self, scope: Scope, head: Head) -> None:
         if len(scope.get("raw_path", b"")) + len(scope["query_string"]) > self._settings.uri_bytes:
             raise UriTooLong(f"at most {self._settings.uri_bytes} bytes")
-        size = sum([len(name) + len(value) for name, value in scope["headers"]])
+        size = sum(map(len, chain.from_iterable(scope["headers"])))
         if len(scope["headers"]) > self._settings.header_count or size > self._settings.header_bytes:
             raise HeadersTooLarge(f"at most {self._settings.header_count} headers, {self._settings.header_bytes} bytes")
         hosts = head.all(b"host")

@@ -61,11 +61,11 @@ class LimitedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():  # refused; what still arrives is nobody's
             return
-        if self._head_timer is not None or self._idle():
-            self._arm()
         self._head_bytes += len(data)
         self._feed(data)
         self._limit_head()
+        if self._idle() and not self.transport.is_closing():
+            self._arm()  # most heads come whole, and need no timer
 
     def _limit_head(self) -> None:
         limits, allowed = self.limits, self.limits.uri_bytes + self.limits.header_bytes + _SLACK_BYTES
