@@ -15,7 +15,7 @@ import httpx
 
 from tests.support.servers import Servers
 
-_READY_S = 60.0
+_READY_S = 180.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ async def test_no_key_stays_stale_and_nobody_misses_his_own_write(servers: Serve
 @pytest.mark.slow
 async def test_the_same_race_leaves_stale_keys_behind_a_cache_that_deletes(servers: Servers, settings: Settings) -> None:
     outcome = await run_race(settings, os.environ, "deleting", keys=500, writes=10, processes=4)
-    assert outcome.stale > 0, "the race no longer finds what deletes leave behind"
+    assert outcome.stale + outcome.backwards > 0, "the race no longer finds what deletes leave behind"
 
 
 async def test_the_expiry_of_a_hot_key_costs_one_load_and_a_cold_key_one_a_process(servers: Servers, settings: Settings) -> None:

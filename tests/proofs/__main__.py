@@ -8,15 +8,17 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from typing import Any
 
 from service.dev.seed import seed_catalogue
 from service.foundation.db import Database
 from service.migrations import upgrade
 from service.settings import load_settings
 from tests.budgets.measure import ROOT, code_lines
-from tests.proofs.cache_faults import run_postgres_away, run_redis_faults
+from tests.proofs.cache_faults import Row, run_postgres_away, run_redis_faults
 from tests.proofs.overload import draw_curve
 from tests.proofs.pages import store, write_pages
 from tests.proofs.race import run_race
@@ -48,8 +50,7 @@ async def _stampede(_: Servers) -> None:
 
 
 async def _overload(servers: Servers) -> None:
-    capacity, points = await draw_curve(servers, _say)
-    store("overload", {"capacity": round(capacity, 1), "points": [asdict(point) for point in points]})
+    store("overload", [asdict(point) for point in await draw_curve(servers, _say)])
 
 
 async def _stores(servers: Servers) -> None:
@@ -78,17 +79,21 @@ async def _seeded(experiment: Callable[[Servers], Awaitable[None]], servers: Ser
     await experiment(servers)
 
 
+def _plain(row: Row) -> dict[str, Any]:
+    """As JSON takes it."""
+    return {name: dict(value) if isinstance(value := getattr(row, name), Counter) else value for name in Row.__slots__}
+
+
 async def _faults() -> None:
     print("faults", flush=True)
     with running_shop(api=2) as home:
         async with open_shop(home) as shop:
-            rows = [asdict(row) for row in await run_redis_faults(shop)]
+            rows = [_plain(row) for row in await run_redis_faults(shop)]
             for row in rows:
                 _say(f"{row['fault']}: {row['reads']} reads, {row['wrong']} wrong, {row['server_errors']} × 5xx {row.pop('examples')[:2]}")
             anna = shop.login("anna-away")
             orders = [answer.json() for answer in await asyncio.gather(*(anna.place(("SKU-0007", 1)) for _ in range(40)))]
             await shop.become(orders, "paid")
-            await shop.quiet()
             away = await run_postgres_away(shop, orders, anna)
             _say(f"PostgreSQL frozen: {away}")
     store("faults", {"redis": rows, "postgres": asdict(away)})

@@ -105,33 +105,33 @@ def _requests(servers: Servers, port: int) -> dict[str, Callable[[], bytes]]:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One place on the curve, in requests a second."""
+    """One place on the curve: offered and good as multiples of the capacity measured right before it."""
 
     arm: str
     times: float
+    capacity: float
     offered: float
     goodput: float
     sales_kept: float
     slip_ms: float
 
 
-async def draw_curve(servers: Servers, say: Callable[[str], None], *, seconds: float = 6.0, warm_s: float = 2.0) -> tuple[float, list[Point]]:
-    """(capacity, the points of both arms), the arms taking turns."""
+async def draw_curve(servers: Servers, say: Callable[[str], None], *, seconds: float = 6.0, warm_s: float = 2.0) -> list[Point]:
+    """The points of both arms, which take turns; what else runs on the host moves capacity and goodput alike."""
     points = []
     async with arms(servers) as found:
-        await found["with"].capacity(2.0)  # statements prepared, keys loaded
-        capacity = await found["with"].capacity(5.0)
-        say(f"capacity {capacity:.0f} requests a second")
+        for arm in found.values():
+            await arm.capacity(2.0)  # statements prepared, keys loaded
         for times in RATES:
             for name, arm in found.items():
+                capacity = await found["with"].capacity(2.0)
                 tally = await arm.offer(times, capacity, seconds, warm_s=warm_s)
-                points.append(_point(name, times, tally))
-                say(f"{times:g} × capacity, {name} the limit: {points[-1].goodput:.0f} good a second, sales kept {points[-1].sales_kept:.1%}")
-    return capacity, points
+                points.append(_point(name, times, capacity, tally))
+                say(f"{times:g} × {capacity:.0f} a second, {name} the limit: {points[-1].goodput:.2f} good, sales kept {points[-1].sales_kept:.1%}")
+    return points
 
 
-def _point(name: str, times: float, tally: Tally) -> Point:
-    offered, goodput = tally.asked() / tally.seconds, tally.good() / tally.seconds
-    return Point(
-        name, times, round(offered, 1), round(goodput, 1), round(tally.good("sale") / max(1, tally.asked("sale")), 4), round(tally.slip_s * 1000, 1)
-    )
+def _point(name: str, times: float, capacity: float, tally: Tally) -> Point:
+    offered, goodput = (count / tally.seconds / capacity for count in (tally.asked(), tally.good()))
+    kept = tally.good("sale") / max(1, tally.asked("sale"))
+    return Point(name, times, round(capacity, 1), round(offered, 3), round(goodput, 3), round(kept, 4), round(tally.slip_s * 1000, 1))

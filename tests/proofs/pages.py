@@ -104,11 +104,12 @@ def _from(outcomes: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(outcomes.items(), key=lambda item: -item[1]) if count > 0)
 
 
-def _overload(found: Mapping[str, Any]) -> str:
-    by = {(point["arm"], point["times"]): point for point in found["points"]}
+def _overload(points: Sequence[Mapping[str, Any]]) -> str:
+    by = {(point["arm"], point["times"]): point for point in points}
     rows = []
     for times in sorted({times for _, times in by}):
-        kept, lost = by["with", times], by["without", times]
-        rows.append((f"{times:g} ×", f"{kept['goodput']:.0f}", f"{kept['sales_kept']:.1%}", f"{lost['goodput']:.0f}", f"{lost['sales_kept']:.1%}"))
-    heads = ("offered", "good a second, with", "sales kept, with", "good a second, without", "sales kept, without")
-    return _template("overload").format(capacity=found["capacity"], table=_table(heads, rows))
+        cells = [(f"{arm['goodput']:.0%}", f"{arm['sales_kept']:.1%}") for arm in (by["with", times], by["without", times])]
+        rows.append((f"{times:g} ×", *cells[0], *cells[1]))
+    heads = ("offered", "goodput ÷ capacity, with", "sales made, with", "goodput ÷ capacity, without", "sales made, without")
+    capacities = [point["capacity"] for point in points]
+    return _template("overload").format(lowest=min(capacities), highest=max(capacities), table=_table(heads, rows))

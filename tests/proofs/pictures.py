@@ -36,19 +36,18 @@ _LEFT, _TOP, _WIDE, _HIGH = 70, 70, 620, 330
 _X_MAX, _Y_MAX = 3.2, 1.2
 
 
-def overload_curve(measured: Mapping[str, Any]) -> str:
+def overload_curve(points: Sequence[Mapping[str, Any]]) -> str:
     """Goodput against what is offered, both as multiples of the capacity, with and without the limit."""
-    capacity, points = measured["capacity"], measured["points"]
     rows = [_text(_LEFT, 30, "Three times more is asked than the database can do", kind="title")]
     rows.append(_text(_LEFT, 50, "good answers (2xx within 1 s) against requests offered, as multiples of the capacity", kind="faint"))
     rows += _axes()
     for arm, colour, name in (("with", OURS, "with the limit on requests in flight"), ("without", OTHER, "without it")):
-        line = [(p["offered"] / capacity, p["goodput"] / capacity) for p in points if p["arm"] == arm]
+        line = [(p["offered"], p["goodput"]) for p in points if p["arm"] == arm]
         places = [(_x(x), _y(y)) for x, y in line]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         rows.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2.5"/>')
         rows += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in places]
-        rows.append(_text(_LEFT + _WIDE, places[-1][1] - 14, name, kind="strong", anchor="end", fill=colour))
+        rows.append(_text(_LEFT + _WIDE, min(y for _, y in places[-3:]) - 14, name, kind="strong", anchor="end", fill=colour))
     return _page(_LEFT + _WIDE + 40, _TOP + _HIGH + 60, "goodput against offered load, with and without admission", rows)
 
 
@@ -77,7 +76,7 @@ def _y(value: float) -> float:
 
 # -- the race
 
-_LANES = (("slow reader", 150), ("Redis", 370), ("PostgreSQL", 560), ("writer", 740))
+_LANES = (("slow reader", 150), ("Redis", 370), ("PostgreSQL", 560), ("writer", 790))
 # (from, to, words, colour), top to bottom; a lane index each.
 _RACE: tuple[tuple[int, int, str, str], ...] = (
     (0, 1, "peek: nothing; takes the lease", INK),
@@ -112,7 +111,7 @@ def race() -> str:
         _text(40, bottom + 48, "here:", kind="strong", fill=OURS),
         _text(120, bottom + 48, "step 5 is refused twice: the lease is gone, and version 1 is below the floor. The next reader loads version 2."),
     ]
-    return _page(860, bottom + 70, "the race between a slow fill and an invalidation", rows)
+    return _page(900, bottom + 70, "the race between a slow fill and an invalidation", rows)
 
 
 # -- the stampede

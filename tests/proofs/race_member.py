@@ -19,7 +19,7 @@ from service.settings import DatabaseSettings, load_settings
 from tests.support.cache_arms import ARMS, Delayed
 
 ENTITY, BATCH, READERS = "raced", 25, 1
-_SILENT = 0.1
+_SILENT, _LATE = 0.1, 0.1
 _LOAD = "SELECT id, version, body FROM raced WHERE id = ANY ($1::text[])"
 _WRITE = """
 WITH changed AS (UPDATE raced SET version = version + 1, body = convert_to(json_build_object('version', version + 1)::text, 'UTF8')
@@ -89,7 +89,8 @@ class Member:
     async def _load(self, ids: Sequence[str]) -> Mapping[str, tuple[int, bytes]]:
         async with self.db.connection() as connection:
             rows = await connection.fetch(_LOAD, list(ids))
-        await self.redis.pause()  # the snapshot is taken, the fill is still to come
+        # The snapshot is taken, the fill is still to come; one in ten is late, as after a collection or a lost packet.
+        await (asyncio.sleep(Delayed.dice.uniform(0.05, 0.4)) if Delayed.dice.random() < _LATE else self.redis.pause())
         return {row["id"]: (row["version"], row["body"]) for row in rows}
 
 
