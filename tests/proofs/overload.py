@@ -1,6 +1,6 @@
 """Overload: PostgreSQL made the bottleneck, more asked than it can do, with the limit on requests in flight and without.
 
-Sales (the critical lane) are asked at half the capacity at most, the rest are lists (the lane that is shed first).
+Sales (the critical lane) are asked at 40 % of the capacity at most, the rest are lists (the lane that is shed first).
 `python -m tests.proofs overload` draws the curve; tests/stories/test_overload_keeps_selling.py holds H1.
 """
 
@@ -24,7 +24,7 @@ from tests.support.servers import Servers
 
 LATENCY_MS = 10.0  # each direction: +20 ms a statement
 POOL, IN_FLIGHT = 1, 6  # six in flight a connection, as 64 to 10 by default
-CRITICAL_SHARE = 0.5
+CRITICAL_SHARE = 0.4
 RATES = (0.5, 0.8, 1.0, 1.3, 1.7, 2.2, 3.0)
 _OPEN = 100_000
 _WITHOUT = {"APP_HTTP_IN_FLIGHT": str(_OPEN), "APP_DB_QUEUE_TIMEOUT_MS": "60000"}
@@ -43,7 +43,7 @@ class Arm:
         return await self.load.saturate(("sale", "list"), IN_FLIGHT // 2, seconds)
 
     async def offer(self, times: float, capacity: float, seconds: float, *, warm_s: float) -> Tally:
-        """`times` × `capacity` a second: sales up to half the capacity, the rest lists."""
+        """`times` × `capacity` a second: sales up to 40 % of the capacity, the rest lists."""
         sales = min(times, 1.0) * CRITICAL_SHARE * capacity
         tally = await self.load.run({"sale": sales, "list": times * capacity - sales}, seconds, warm_s=warm_s)
         await self.rest()
