@@ -23,7 +23,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.sampling import Decision, ParentBased, SamplingResult, TraceIdRatioBased
-from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from service.foundation import metrics
@@ -43,6 +43,7 @@ _provider: TracerProvider | None = None
 _ratio = 0.0
 
 # Within a request, which asks at every statement and call: what its server span said. Elsewhere the span itself is asked.
+_unrecorded: Final[ContextVar[tuple[int, int] | None]] = ContextVar("unrecorded", default=None)  # trace id, span id
 _recording: Final[ContextVar[bool | None]] = ContextVar("recording", default=None)
 
 Attributes = Mapping[str, str | int | float | bool]
@@ -98,10 +99,19 @@ def shutdown() -> None:
 
 def traceparent() -> str | None:
     """The current context as a W3C header value; None outside a trace."""
+    ids = current_ids()
+    return None if ids is None else f"00-{ids[0]}-{ids[1]}-{ids[2]:02x}"  # W3C Trace Context, version 00
+
+
+def current_ids() -> tuple[str, str, int] | None:
+    """Trace id and span id in hexadecimal, and the flags, of what is being done; None outside a trace."""
+    light = _unrecorded.get()
+    if light is not None:
+        return f"{light[0]:032x}", f"{light[1]:016x}", 0
     context = trace.get_current_span().get_span_context()
     if not context.is_valid:
         return None
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"  # W3C Trace Context, version 00
+    return f"{context.trace_id:032x}", f"{context.span_id:016x}", context.trace_flags
 
 
 def remote(traceparent_value: str | None) -> Context | None:
@@ -127,30 +137,34 @@ class server_span:  # noqa: N801 - reads as the verb it is
     """The span of one request: entered and left on every request, so it is a bare class instead of a generator.
 
     `parent`: a `traceparent` header or None. The caller names and describes the span when it is recording.
-    Most requests are not sampled and only pass their trace id on: they skip the SDK, which takes longer to say no.
+    Most requests are not sampled and have no span: ids to log and to pass on are all they need (None is entered).
     """
 
     __slots__ = ("_name", "_parent", "_span", "_token")
 
+    _span: Span | None
+
     def __init__(self, name: str, *, parent: bytes | None) -> None:
         self._name, self._parent = name, parent
 
-    def __enter__(self) -> Span:
+    def __enter__(self) -> Span | None:
         parent = None if self._parent is None else remote(self._parent.decode("latin-1"))
         if parent is not None or random() < _ratio:  # noqa: S311 - a share, no secret
             self._span = _tracer.start_span(self._name, context=parent, kind=SpanKind.SERVER)
+            self._token = attach(trace.set_span_in_context(self._span))
             _recording.set(self._span.is_recording())
         else:
-            self._span = NonRecordingSpan(SpanContext(getrandbits(128) or 1, getrandbits(64) or 1, is_remote=False))
+            self._span = None
+            _unrecorded.set((getrandbits(128) or 1, getrandbits(64) or 1))
             _recording.set(False)
-        self._token = attach(trace.set_span_in_context(self._span))
         return self._span
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
-        detach(self._token)
-        if kind is not None:
-            mark_failed(self._span, kind.__name__)
-        self._span.end()
+        if self._span is not None:
+            detach(self._token)
+            if kind is not None:
+                mark_failed(self._span, kind.__name__)
+            self._span.end()
 
 
 def mark_failed(span: Span, error_type: str) -> None:

@@ -43,9 +43,9 @@ class Observe:
         try:
             with tracing.server_span(scope["method"], parent=exchange.head.get(b"traceparent")) as span:
                 await self._answer(scope, receive, exchange)
-                if span.is_recording():
+                if span is not None and span.is_recording():
                     _describe(span, exchange)
-                _write_log(exchange, span)
+                _write_log(exchange)
         finally:
             self._in_flight -= 1
             _count(exchange)
@@ -84,12 +84,12 @@ def _count(exchange: Exchange) -> None:
     durations.observe(time.perf_counter() - exchange.started, exchange.exemplar)
 
 
-def _write_log(exchange: Exchange, span: Span) -> None:
+def _write_log(exchange: Exchange) -> None:
     fields = {
         "method": exchange.method, "route": exchange.route, "status": exchange.status, "principal": exchange.caller_tag,
         "limiter": exchange.limiter, "cached": exchange.cached, "duration_ms": round((time.perf_counter() - exchange.started) * 1000, 2),
     }  # fmt: skip
-    write_access_line(fields, span.get_span_context())
+    write_access_line(fields)
 
 
 @cache

@@ -90,8 +90,12 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_body:  # a trailer is no header: nobody in front of us has checked it
-            super().on_header(name, value)
+        if self._in_body:  # a trailer is no header: nobody in front of us has checked it
+            return
+        name = name.lower()  # what follows is uvicorn's own, without the call
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self._disarm()
