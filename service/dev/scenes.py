@@ -6,13 +6,17 @@ Add one by writing a function and naming it in `SCENES`. Test: `tests/stories/te
 
 from __future__ import annotations
 
+import re
 import socket
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 from uuid import uuid4
+
+from httpx import Response
 
 from service.dev.stage import Order, Stage, money
 
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 
 PLENTY: Final = "SKU-0001"
 SCARCE: Final = "SKU-0002"
+UNLIMITED: Final = 1_000_000  # a quota as `--profile load` makes them
 # 83 × 999 ends in 17, on which the provider fails as long as the dial `magic_totals` is on and `heal` is off.
 HOPELESS: Final = (PLENTY, 83)
 KILLS: Final = 5
@@ -132,6 +137,41 @@ def hopeless_order(stage: Stage) -> None:
     stage.say(f"paid, {money(paid)}, charged once")
 
 
+def limit_obeyed(stage: Stage) -> None:
+    anna, path = stage.somebody(), "/products?limit=1"
+
+    def ask(_: object = None) -> Response:
+        return stage.get_once(path, anna)
+
+    stage.show(f"curl -i $API/v1{path}")
+    first = ask()
+    stage.say(f"RateLimit-Policy: {first.headers['ratelimit-policy']}")
+    if int(first.headers["ratelimit-policy"].partition("q=")[2].partition(";")[0]) < UNLIMITED:
+        stage.say("sixty of them, as fast as they go (a list costs 2):")
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(ask, range(60)))
+        refused = [answer for answer in answers if answer.status_code == 429]
+        stage.expect(refused, "nobody was refused")
+        stage.expect({answer.status_code for answer in answers} == {200, 429}, "something else was answered")
+        stage.say(f"{len(answers) - len(refused)} answered, {len(refused)} refused: 429, Retry-After {refused[-1].headers['retry-after']} s")
+    else:
+        stage.say("this stack runs with lifted limits (--profile load): nobody can be refused here")
+    stage.say("now the same customer waits as RateLimit says:")
+    answer = ask()
+    stage.say(f"RateLimit: {answer.headers['ratelimit']}")
+    for _ in range(8):
+        time.sleep(_pace_s(answer.headers["ratelimit"], cost=2))
+        answer = ask()
+        stage.expect(answer.status_code == 200, f"a request paced by the header was answered {answer.status_code}")
+    stage.say("eight more, none refused")
+
+
+def _pace_s(ratelimit: str, *, cost: int) -> float:
+    """Seconds until the next call of `cost`: at the smallest r/t, or the t of what has not enough left."""
+    found = [(int(left), int(reset_s)) for left, reset_s in re.findall(r";r=(\d+);t=(\d+)", ratelimit)]
+    return max(reset_s if left < cost else cost * reset_s / left for left, reset_s in found)
+
+
 def redis_killed(stage: Stage) -> None:
     orders = [stage.placed((PLENTY, 1))]
     before = stage.unavailable
@@ -168,6 +208,7 @@ SCENES: Final = (
     Scene("A cancelled order is refunded", "the money goes back, here and at the provider", cancel_refunds),
     Scene("A cancel meets a charge", "whoever is first, no money is kept", cancel_while_charging),
     Scene("A hopeless order is parked", "others go on; after the cure it is replayed and charged once", hopeless_order),
+    Scene("A limit is seen and obeyed", "who asks too fast is told so, who paces by the header never is", limit_obeyed),
     Scene("Redis is killed", "it holds nothing whose loss matters: sales go on", redis_killed),
     Scene("A worker is killed five times", "nothing is lost, nothing happens twice", worker_killed),
 )

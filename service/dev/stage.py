@@ -101,6 +101,11 @@ class Stage:
                 return response
             time.sleep(min(5.0, float(response.headers.get("retry-after", "1"))))
 
+    def get_once(self, path: str, sub: str) -> httpx.Response:
+        """One GET, sent once: a refusal is an answer."""
+        token = mint(self.home, sub=sub, role="customer", issuer=self.urls["issuer"])
+        return self._http.get(f"{self.urls['api']}/v1{path}", headers={"authorization": f"Bearer {token}"})
+
     def place(self, *lines: Line, sub: str = "", key: str = "", shown: bool = True) -> httpx.Response:
         """POST /v1/orders; a fresh customer and key unless named."""
         body = {"lines": [{"sku": sku, "quantity": quantity} for sku, quantity in lines], "currency": "EUR"}

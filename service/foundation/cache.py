@@ -131,8 +131,8 @@ class Cache:
         if use_redis:
             try:
                 held = await self._redis.call(self._redis.raw.get(name))
-                if held is not None:
-                    return held if isinstance(held, bytes) else held.encode()
+                if isinstance(held, bytes) and _is_object(held):
+                    return held
             except RedisAway:
                 use_redis = False
         value = await load()
@@ -263,3 +263,11 @@ def _decode(result: Any) -> Entry | None:
     except (ValueError, KeyError, TypeError, OverflowError):
         return None
     return entry if sound else None
+
+
+def _is_object(data: bytes) -> bool:
+    """Garbage in Redis is a miss, never an answer."""
+    try:
+        return isinstance(orjson.loads(data), dict)
+    except orjson.JSONDecodeError:
+        return False

@@ -86,8 +86,8 @@ class Limiter:
         first, *peeked = await self._redis.pipeline(commands)
         if isinstance(first, ReplyError) and str(first).startswith("NOSCRIPT"):
             _, first = await self._redis.pipeline([("SCRIPT", "LOAD", _SCRIPT), commands[0]])
-        if isinstance(first, ReplyError):
-            raise RedisAway from first
+        if not isinstance(first, list) or len(first) != 1 + 2 * len(quota.policies):  # an error, or nothing that this script says
+            raise RedisAway
         states = [
             State(policy, max(0, left), wait_us / 1_000_000) for policy, left, wait_us in zip(quota.policies, first[1::2], first[2::2], strict=True)
         ]

