@@ -19,8 +19,8 @@ from service.foundation.cache import Peeks
 from service.web.resources import Resources
 
 Headers = Sequence[tuple[bytes, bytes]]
-# (status, headers, body) to the wire, at once.
-Answerer = Callable[[int, Headers, bytes], None]
+# (status, headers, body) to the wire, at once; False if the client does not read and the answer has to wait.
+Answerer = Callable[[int, Headers, bytes], bool]
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9-]{8,64}")
 # Methods are free text on the wire; a label value is not.
@@ -95,11 +95,12 @@ class Exchange:
 
     async def answer(self, response: Response) -> None:
         """Send a complete answer."""
-        if self._answer is None or self.begun or self.scope["method"] == "HEAD":
-            await response(self.scope, _nothing_more, self.send)
-            return
-        self.begun, self.status = True, response.status_code
-        self._answer(response.status_code, self._signed(response.raw_headers), bytes(response.body))
+        if self._answer is not None and not self.begun and self.scope["method"] != "HEAD":
+            headers = self._signed(list(response.raw_headers))
+            if self._answer(response.status_code, headers, bytes(response.body)):
+                self.begun, self.status = True, response.status_code
+                return
+        await response(self.scope, _nothing_more, self.send)
 
     async def send(self, message: Message) -> None:
         """ASGI's way, for routes that are none of ours."""

@@ -171,10 +171,15 @@ class LimitedProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-def _answer(cycle: RequestResponseCycle, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
-    """A complete answer in one write: what `cycle.send` does in two messages, header by header. Raises `ValueError` for a header of two lines."""
+def _answer(cycle: RequestResponseCycle, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
+    """A complete answer in one write: what `cycle.send` does in two messages, header by header.
+
+    False if the client does not read: then it takes `cycle.send`, which waits. Raises `ValueError` for a header of two lines.
+    """
+    if cycle.flow.write_paused:
+        return False
     if cycle.disconnected:
-        return
+        return True
     parts = [STATUS_LINE[status]]
     for name, value in headers:
         parts += (name, b": ", value, b"\r\n")
@@ -191,6 +196,7 @@ def _answer(cycle: RequestResponseCycle, status: int, headers: Sequence[tuple[by
     if not cycle.keep_alive:
         cycle.transport.close()
     cycle.on_response()
+    return True
 
 
 def protocol_class(settings: HttpSettings) -> type[LimitedProtocol]:
