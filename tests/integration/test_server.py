@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -196,6 +198,46 @@ async def test_half_open_requests_are_closed_and_others_are_served(address: tupl
     assert (await served.answer()).startswith(b"HTTP/1.1 401 ")
     answers = await asyncio.gather(*(wire.answer() for wire in half_open))
     assert {answer[:12] for answer in answers} == {b"HTTP/1.1 408", b""}
+
+
+def resident_mib() -> float:
+    """Memory of this process, which is server and attacker in one."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+async def test_200_mib_of_endless_bodies_leave_no_memory_behind_and_others_are_served(address: tuple[str, int], settings: Settings) -> None:
+    token = mint(settings.app.home, sub="mallory", role="customer").encode()
+    chunk = b"10000\r\n" + b" " * 65_536 + b"\r\n"
+    heads = [
+        _post(_KEY, _CHUNKED).replace(b"TOKEN", token),
+        _post(_CHUNKED, token=False),
+        _post(_KEY, "Content-Length: 209715200").replace(b"TOKEN", token),
+    ]
+
+    async def pour(head: bytes) -> int:
+        wire, sent = await _connect(address), 0
+        with contextlib.suppress(OSError):
+            await wire.send(head)
+            for _ in range(64):
+                await wire.send(chunk)
+                sent += len(chunk)
+        with contextlib.suppress(OSError):
+            assert (await wire.answer())[:12] in (b"HTTP/1.1 413", b"HTTP/1.1 401", b""), "refused, or cut while it was still sending"
+        wire.writer.transport.abort()
+        return sent
+
+    async def served() -> None:
+        wire = await _connect(address)
+        await wire.send(_get("/v1/products/SKU-0001", "Authorization: Bearer " + token.decode()))
+        assert (await wire.answer()).startswith(b"HTTP/1.1 200 ")
+
+    for head in heads:
+        await pour(head)  # what is allocated once is allocated now
+    before, poured = resident_mib(), 0
+    while poured < 200 * 2**20:
+        poured += sum(await asyncio.gather(*(pour(head) for head in heads * 4)))
+        await served()
+    assert resident_mib() - before < 24, f"{resident_mib() - before:.0f} MiB more after {poured / 2**20:.0f} MiB"
 
 
 async def test_connections_beyond_the_cap_are_refused(app: FastAPI) -> None:

@@ -65,6 +65,8 @@ _PARTS: Final[dict[str, list[Row]]] = {
         *_by_code({name: code for name, (_, code) in bad_input.EVERY_ROUTE.items()}, f"{_INPUT}::test_every_route"),
         *_by_code({name: code for name, (_, _, code) in server._ATTACKS.items()}, f"{_RAW}::test_what_no_client_library_sends_gets_a_problem"),
         ("500 half-open connections", "408, or closed; others served", f"{_RAW}::test_half_open_requests_are_closed_and_others_are_served"),
+        ("200 MiB of endless bodies, with and without a token", "413 or 401, memory flat, others served",
+         f"{_RAW}::test_200_mib_of_endless_bodies_leave_no_memory_behind_and_others_are_served"),
         ("1,000 pipelined requests", "all answered, in order", f"{_RAW}::test_pipelined_requests_are_all_answered_in_order"),
         ("foreign X-Request-Id, X-Forwarded-For, X-Forwarded-Host", "a new id, nothing comes back", f"{_RAW}::test_no_header_of_the_client_comes_back"),
         ("hanging up in the middle", "others served, no slot lost", f"{_RAW}::test_who_hangs_up_in_the_middle_leaves_the_server_as_it_was"),
