@@ -36,7 +36,8 @@ async def test_every_command_of_every_page_works(shop: Shop) -> None:
     [setup] = _BLOCK.findall((PAGES / "README.md").read_text(encoding="utf-8"))
     commands = _commands()
     assert len(commands) > 40, "the pages hold fewer commands than alerts"
-    script = setup + "".join(f"\n{{ {line}\n}}\necho '{_MARK}' $?\n" for line in commands)
+    # A line of its own whatever the command printed last: JSON answers end without one.
+    script = setup + "".join(f"\n{{ {line}\n}}\nprintf '\\n{_MARK} %s\\n' $?\n" for line in commands)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     bare = {name: value for name, value in os.environ.items() if not name.startswith("APP_") and name not in {"DATABASE_URL", "REDIS_URL"}}
     env = bare | {"PLUMBLINE_HOME": str(shop.home), "PATH": path}
