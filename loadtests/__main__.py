@@ -121,6 +121,18 @@ def sick(
 
 
 @app.command()
+def stall(
+    seconds: Annotated[float, typer.Option(help="Each of the two runs.")] = 15,
+    kafka: _Kafka = "memory", home: _Home = None, out: _Out = None,
+) -> None:  # fmt: skip
+    """The same server, stopped 1.5 s every 5 s, measured closed and open: why the model matters."""
+    from loadtests.stall import show
+    from loadtests.target import Wanted
+
+    _end(lambda: show(Wanted(home=home, kafka=kafka), (out or Path("load-results") / "stall").absolute(), seconds=seconds))  # type: ignore[arg-type]
+
+
+@app.command()
 def diff(before: Path, after: Path) -> None:
     """Compare two runs' summary.json: what changed by more than noise? 0 no worse · 1 worse · 2 not comparable."""
     from loadtests.procedures import compare_runs

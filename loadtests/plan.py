@@ -25,6 +25,7 @@ class Plan:
     poisson: bool = False
     processes: int = 1
     pool: int = 400
+    customers: int = 100
     seed: int = 1
     cut: Dependency = ""  # this dependency is away during the course's event
     count_errors: bool = True  # False: refusals are the point of the run
@@ -41,7 +42,7 @@ class Plan:
     def arguments(self) -> list[str]:
         """For the generator's command line."""
         words = ["--model", self.model, "--shape", self.shape, "--seconds", f"{self.seconds:g}", "--mix", self.mix, "--seed", str(self.seed)]
-        words += ["--pool", str(self.pool), "--generators", str(self.processes)]
+        words += ["--pool", str(self.pool), "--customers", str(self.customers), "--generators", str(self.processes)]
         words += ["--rate", f"{self.rate:g}", "-u", str(self.processes), "-r", "100"] if self.open_model else ["-u", str(self.users)]
         words += ["--poisson"] * self.poisson + ["--no-think"] * (not self.think)
         return words + (["--processes", str(self.processes)] if self.processes > 1 else [])

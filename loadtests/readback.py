@@ -74,7 +74,7 @@ async def read_back(home: Path, *, since: datetime, ended_at: float, patience_s:
     connection = await asyncpg.connect(urls["database"], timeout=10)
     try:
         await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads)
-        truth = await _drain(connection, ended_at, patience_s, say)
+        truth = await drain(connection, ended_at, patience_s, say)
         saga = await connection.fetchrow(_SAGA, since)
         truth.paid, truth.placed_to_paid_p50_s, truth.placed_to_paid_p99_s = saga["paid"], round(saga["p50_s"], 3), round(saga["p99_s"], 3)
         truth.placed = await connection.fetchval("SELECT count(*) FROM orders WHERE created_at >= $1", since)
@@ -93,7 +93,8 @@ async def read_back(home: Path, *, since: datetime, ended_at: float, patience_s:
         await connection.close()
 
 
-async def _drain(connection: Any, ended_at: float, patience_s: float, say: Callable[[str], None]) -> Truth:
+async def drain(connection: Any, ended_at: float, patience_s: float, say: Callable[[str], None]) -> Truth:
+    """Wait until every order has ended and every event is applied, at most `patience_s` after `ended_at`."""
     told = time.monotonic()
     while left := await _left(connection):
         now = time.monotonic()

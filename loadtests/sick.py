@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -23,9 +24,11 @@ import httpx
 from loadtests import verdict
 from loadtests.cut import Cut
 from loadtests.plan import Plan
+from loadtests.readback import drain
 from loadtests.report import page, summary
 from loadtests.report.plots import Plot, draw, side_by_side
 from loadtests.run import Run, judge, measure
+from loadtests.stall import stall_of
 from loadtests.target import ROOT, Target, Wanted, own_stack
 from service.dev.roster import Profile
 
@@ -47,7 +50,6 @@ class Sickness:
     breaking: Breaking = lambda _: nullcontext()
     named: str = ""
     stack: str = "planted"
-    stall: tuple[float, float] | None = None
 
 
 def stack_settings(kind: str, folder: Path) -> tuple[Profile, dict[str, str]]:
@@ -149,14 +151,14 @@ SICK: Final = {
         Sickness("slow-handler", "A handler that waits for something slow", Plan("slow-handler", "stress", rate=200, seconds=12, mix="buy", pool=600),
                  (_FULL, "Shed"), _plant("wait 1.2"), named="admission slots"),
         Sickness("stalls", "A server that stops and goes", Plan("stalls", rate=20, seconds=16, mix="look"),
-                 (_LATENCY, "Latency, cumulative"), stall=(1.5, 5.0)),
+                 (_LATENCY, "Latency, cumulative")),
         Sickness("backlog", "Fast answers over a growing backlog", Plan("backlog", rate=30, seconds=14, mix="buy"), (_LATENCY, "Behind the API"),
                  _slow_provider),
         Sickness("broker-away", "A broker that was away", Plan("broker-away", "outage", rate=15, seconds=16, mix="buy", cut="kafka"),
                  (_RATE, "Behind the API")),
         Sickness("locks", "A transaction that holds what all need", Plan("locks", rate=20, seconds=12, mix="buy", pool=600),
                  (_LATENCY, "Sessions in PostgreSQL"), _locked_rows),
-        Sickness("limited", "A rate limit that was meant for somebody else", Plan("limited", "ramp", rate=80, seconds=12, mix="list"),
+        Sickness("limited", "A rate limit that was meant for somebody else", Plan("limited", "ramp", rate=60, seconds=12, mix="look", customers=1),
                  (_RATE, _LATENCY), stack="limited"),
         Sickness("starved-generator", "A generator that is the bottleneck", Plan("starved-generator", rate=100, seconds=10, mix="look", pool=8),
                  (_RATE, "Latency, cumulative")),
@@ -174,9 +176,7 @@ def run_one(sickness: Sickness, target: Target, folder: Path) -> Run:
 
 
 def _stall(sickness: Sickness, target: Target) -> Cut | None:
-    if sickness.stall is None:
-        return None
-    return Cut(target.pids("api"), after_s=1.0, for_s=sickness.stall[0], every_s=sickness.stall[1])
+    return stall_of(target.pids("api")) if sickness.name == "stalls" else None
 
 
 def show_all(wanted: Wanted, folder: Path, *, only: tuple[str, ...] = (), pictures: Path | None = None) -> int:
@@ -198,8 +198,18 @@ def show_all(wanted: Wanted, folder: Path, *, only: tuple[str, ...] = (), pictur
                 print(f"{'named' if right else 'NOT NAMED'}: {sickness.title}: {said['saturated'] or 'nothing was full'}", flush=True)
                 if not right:
                     wrong.append(sickness.name)
+                asyncio.run(await_quiet(target))
     print(f"{len(chosen) - len(wrong)} of {len(chosen)} as they should be" + (f"; not: {', '.join(wrong)}" if wrong else ""))
     return verdict.MISSED if wrong else verdict.OK
+
+
+async def await_quiet(target: Target) -> None:
+    """What one experiment left to do is no part of the next one's picture."""
+    connection = await asyncpg.connect(target.stack["urls"]["database"])
+    try:
+        await drain(connection, time.monotonic(), 120, print)
+    finally:
+        await connection.close()
 
 
 def draw_picture(sickness: Sickness, said: Mapping[str, Any], folder: Path) -> Path:

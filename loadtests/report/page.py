@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -69,7 +70,10 @@ def run_plots(summary: Mapping[str, Any]) -> list[Plot]:
     shaded = _shaded(summary)
 
     def second(*names: str) -> list[Line]:
-        return [Line(name.removesuffix("_ms"), [(row["t"], row[name]) for row in timeline]) for name in names]
+        def value(row: Mapping[str, Any], name: str) -> float:
+            return math.nan if name.endswith("_ms") and not row["done"] + row["failed"] else row[name]
+
+        return [Line(name.removesuffix("_ms"), [(row["t"], value(row, name)) for row in timeline]) for name in names]
 
     def sampled(*pairs: tuple[str, str]) -> list[Line]:
         return [Line(label, [(s["t"], s[name]) for s in samples if name in s]) for name, label in pairs]

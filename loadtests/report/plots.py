@@ -118,13 +118,25 @@ def _lines(plot: Plot, frame: _Frame) -> list[str]:
     parts = []
     for index, line in enumerate(plot.lines):
         colour, dash = COLOURS[index % len(COLOURS)], _DASHES[index % len(_DASHES)]
-        known = [(frame.x(x), frame.y(y)) for x, y in line.points if math.isfinite(y)]
         if line.dots:
-            parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in known]
-        elif known:
-            path = " ".join(f"{x:.1f},{y:.1f}" for x, y in known)
+            parts += [f'<circle cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="3.5" fill="{colour}"/>' for x, y in line.points if math.isfinite(y)]
+            continue
+        for stretch in _stretches(line.points):
+            path = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in stretch)
             parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.8" stroke-dasharray="{dash}"/>')
     return parts
+
+
+def _stretches(points: Points) -> list[list[tuple[float, float]]]:
+    """Where nothing was answered there is a gap, not a line."""
+    found: list[list[tuple[float, float]]] = [[]]
+    for x, y in points:
+        if math.isfinite(y):
+            found[-1].append((x, y))
+        elif found[-1]:
+            found.append([])
+    # A single point has no length: drawn as a short dash.
+    return [stretch if len(stretch) > 1 else [stretch[0], (stretch[0][0] + 0.15, stretch[0][1])] for stretch in found if stretch]
 
 
 def _legend(plot: Plot) -> list[str]:

@@ -1,0 +1,104 @@
+"""`plumbline load` on a real stack: the same run is 0, 1, 2 or 3, as its objectives and the truth in the database want it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from loadtests import verdict
+from service.dev.state import ROOT, read_stack
+
+EASY = """
+[validity]
+generator_cpu = 9.0
+slip_p99_ms = {slip}
+dropped = 1.0
+foreign_cpu = 9.0
+[run]
+achieved = 0.5
+errors = 0.5
+shed = 0.5
+[routes.default]
+p95_ms = {p95}
+p99_ms = 60000.0
+[saga]
+placed_to_paid_p99_s = 600.0
+drain_s = 600.0
+"""
+
+
+def load(home: Path, out: Path, *words: str, slip: float = 60_000, p95: float = 60_000) -> tuple[int, str, dict]:
+    out.mkdir()
+    (out / "slo.toml").write_text(EASY.format(slip=slip, p95=p95))
+    command = [sys.executable, "-m", "service", "load", "smoke", "--home", str(home), "--rate", "10", "--seconds", "4", "--out", str(out)]
+    done = subprocess.run([*command, "--objectives", str(out / "slo.toml"), *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    said = json.loads((out / "summary.json").read_text()) if (out / "summary.json").exists() else {}
+    return done.returncode, done.stdout + done.stderr, said
+
+
+def test_all_is_well_is_0_and_everything_is_reported(stack_home: Path, tmp_path: Path) -> None:
+    code, text, said = load(stack_home, tmp_path / "run")
+    assert code == 0, text
+    assert "verdict: OK (exit 0)" in text
+    assert "offered" in text, "progress while it runs"
+    asked = {check["name"] for check in said["checks"] if check["kind"] == "invariant"}
+    assert {"I2", "G1", "G2", "W1", "W2", "G6", "ended", "dead letters"} <= asked
+    assert said["truth"]["placed"] == said["truth"]["paid"] == said["routes"].get("POST /v1/orders", {"requests": 0})["requests"]
+    assert said["dispatch"]["offered"] == 40
+    assert said["host"]["cores"] >= 1
+    assert said["commit"] != "unknown"
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert page.count("<svg") >= 8
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", ""), "self-contained: it asks nobody for anything"
+
+
+def test_a_missed_objective_is_1(stack_home: Path, tmp_path: Path) -> None:
+    code, text, _ = load(stack_home, tmp_path / "run", p95=0.001)
+    assert code == 1, text
+    assert "verdict: OBJECTIVE MISSED (exit 1): GET /v1/products p95" in text
+
+
+def test_a_late_generator_is_2(stack_home: Path, tmp_path: Path) -> None:
+    code, text, _ = load(stack_home, tmp_path / "run", slip=0, p95=0.001)
+    assert code == 2, text
+    assert "verdict: INVALID (exit 2): dispatch slip p99" in text
+
+
+async def test_a_broken_invariant_is_3_whatever_else_was(stack_home: Path, tmp_path: Path) -> None:
+    connection = await asyncpg.connect(read_stack(stack_home)["urls"]["database"])
+    try:
+        await connection.execute("UPDATE stock SET available = available + 1 WHERE sku = 'SKU-0700'")
+        code, text, said = load(stack_home, tmp_path / "run", slip=0, p95=0.001)
+        await connection.execute("UPDATE stock SET available = available - 1 WHERE sku = 'SKU-0700'")
+    finally:
+        await connection.close()
+    assert code == 3, text
+    assert "verdict: INVARIANT BROKEN (exit 3): G1" in text
+    assert "SKU-0700" in text
+    assert said["exit"] == verdict.BROKEN
+
+
+def test_plain_locust_ends_in_the_same_verdict(stack_home: Path, tmp_path: Path) -> None:
+    slo = tmp_path / "slo.toml"
+    slo.write_text(EASY.format(slip=60_000, p95=60_000))
+    base = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--headless", "--home", str(stack_home), "--exit-code-on-error", "0"]
+    base += ["--only-summary", "--rate", "8", "--seconds", "3", "--objectives", str(slo)]
+    done = subprocess.run([*base, "-u", "1"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ok    invariant  I2" in done.stdout
+    assert "(from intended)" in done.stderr + done.stdout, "locust's own table has both rows"
+    closed = subprocess.run([*base, "--model", "closed", "-u", "3"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert closed.returncode == 0, closed.stdout + closed.stderr
+    assert "from sending" in closed.stdout
+
+
+@pytest.mark.parametrize("words", [["--host", "http://192.0.2.7"], ["--host", "http://192.0.2.7", "--tokens", "/dev/null"]])
+def test_a_strangers_host_is_refused(words: list[str], tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "service", "load", "smoke", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--i-own" in done.stderr
