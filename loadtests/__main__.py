@@ -133,6 +133,24 @@ def stall(
 
 
 @app.command()
+def scale(
+    rate: Annotated[float, typer.Option(help="Orders a second offered to each arrangement.")] = 40,
+    seconds: Annotated[float, typer.Option(help="Each.")] = 10,
+    kafka: _Kafka = "memory", out: _Out = None,
+) -> None:  # fmt: skip
+    """1, 2, 4 API processes by one socket and behind haproxy; 1, 2, 4 workers a group."""
+    from loadtests.scale import show
+    from loadtests.target import Wanted
+
+    def work() -> int:
+        folder = (out or Path("load-results") / "scale").absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        return show(Wanted(kafka=kafka), folder, rate=rate, seconds=seconds)  # type: ignore[arg-type]
+
+    _end(work)
+
+
+@app.command()
 def diff(before: Path, after: Path) -> None:
     """Compare two runs' summary.json: what changed by more than noise? 0 no worse · 1 worse · 2 not comparable."""
     from loadtests.procedures import compare_runs

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +31,7 @@ from loadtests.verdict import Check
 from loadtests.watch import Sample, Watcher
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-_START_S: Final = 90.0
+_START_S: Final = 240.0
 _SLACK_S: Final = 60.0
 
 
@@ -90,6 +91,7 @@ def measure(plan: Plan, target: Target, out: Path, *, say: Callable[[str], None]
         text=True,
         stdout=subprocess.PIPE,
         stderr=(out / "generator.log").open("w"),
+        start_new_session=True,
     )
     watcher: Watcher | None = None
     try:
@@ -99,9 +101,7 @@ def measure(plan: Plan, target: Target, out: Path, *, say: Callable[[str], None]
             cut = stack.enter_context(stall or _cut(plan, target))
             begun_at = _follow(generator, cut, plan, watcher, say)
     finally:
-        if generator.poll() is None:
-            generator.kill()
-            generator.wait()
+        _end(generator)
     if generator.returncode or not (out / "generator.json").exists():
         raise RunError(
             f"the generator ended with exit {generator.returncode} and no result: {_last_line(out / 'generator.log')}; see {out}/generator.log"
@@ -194,7 +194,7 @@ def _follow(generator: subprocess.Popen[str], cut: Cut, plan: Plan, watcher: Wat
     """Pass its lines on until it ends; answers when it began. Kills a generator that does not end."""
     assert generator.stdout is not None
     begun_at = 0.0
-    guard = threading.Timer(_START_S + plan.seconds + _SLACK_S, generator.kill)
+    guard = threading.Timer(_START_S + plan.seconds + _SLACK_S, lambda: _end(generator))
     guard.start()
     try:
         for line in generator.stdout:
@@ -207,6 +207,14 @@ def _follow(generator: subprocess.Popen[str], cut: Cut, plan: Plan, watcher: Wat
     finally:
         guard.cancel()
     return begun_at or time.monotonic()
+
+
+def _end(generator: subprocess.Popen[str]) -> None:
+    """With all its processes."""
+    if generator.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(generator.pid, signal.SIGKILL)
+        generator.wait()
 
 
 def _describe(plan: Plan) -> str:
