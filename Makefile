@@ -52,7 +52,9 @@ bench-quick: $(VENV)/.dev ## the HTTP ladder only (≤ 60 s)
 profile: $(VENV)/.dev ## flame graphs of the API and of a worker under load
 	$(BIN)/python -m bench profile
 
-.PHONY: load
+.PHONY: load test-load
+test-load: $(VENV)/.dev ## load tests' own tests: generator, verdicts, planted defects, sharing behind haproxy
+	$(RUN) tests/load
 load: $(VENV)/.dev ## a load run of half a minute on a stack of its own; ends in a verdict (≤ 60 s)
 	@exec $(BIN)/plumbline load smoke $(ARGS)
 

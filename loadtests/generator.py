@@ -49,6 +49,7 @@ def add_options(parser: ArgumentParser) -> None:
     add("--no-think", action="store_true", default=False, help="closed: ask again at once", **fixed)
     add("--home", default="", help="state folder of a running stack: tokens, address and database come from there", **fixed)
     add("--tokens", default="", help="file with tokens, one a line, for a service elsewhere", **fixed)
+    add("--public-name", default="", help="Host header to send, where the address is not the public name", **fixed)
     add("--i-own", action="store_true", default=False, help="allow a host that is not this machine: it is yours, and it knows", **fixed)
     add("--objectives", default="", help="another slo.toml", **fixed)
     add("--out", default="", help="folder for generator.json", **fixed)
@@ -70,7 +71,9 @@ def hire(options: Any) -> Crew:
     home = Path(options.home) if options.home else None
     issuer = _stack(options)["urls"]["issuer"] if home else ""
     wallet = Wallet(home=home, issuer=issuer, file=Path(options.tokens) if options.tokens else None)
-    return Crew.hire(wallet, customers=options.customers, seconds=options.seconds + 30)
+    crew = Crew.hire(wallet, customers=options.customers, seconds=options.seconds + 30)
+    crew.public_name = options.public_name
+    return crew
 
 
 def _stack(options: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import locust.stats
 from locust import events
 from locust.runners import MasterRunner, WorkerRunner
 
-from loadtests import closed_model, generator
+from loadtests import closed_model, generator, verdict
 from loadtests.customers import TokensError
 from loadtests.histogram import three_digits
 from loadtests.open_model import ArrivalRateUser
@@ -110,7 +110,18 @@ def _judge(environment: Any, **_: Any) -> None:
     environment.narrator.kill()
     if not isinstance(environment.runner, MasterRunner):
         total.merge(environment.crew.recorder.drain())
-    code = generator.conclude(total, environment.parsed_options)
+    options = environment.parsed_options
+    if options.model == "open" and len(finished) < max(1, options.generators):
+        print(
+            f"plumbline: {len(finished)} of {max(1, options.generators)} generator processes ran their course to the end: it was stopped, "
+            "or the machine is too busy for them",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+        code = verdict.INVALID
+        if options.headless:
+            gevent.spawn_later(0.1, environment.runner.quit)
+        return
+    code = generator.conclude(total, options)
 
 
 @events.quitting.add_listener

@@ -63,6 +63,8 @@ class Actor(FastHttpUser):
         """Send, check, count. `hold`: the arrival is not settled by this answer (it will be sent again)."""
         sent = {"authorization": f"Bearer {self.crew.wallet.fresh(who or self.customer, role)}", "traceparent": traceparent(self.rng)}
         sent |= {key.replace("_", "-"): value for key, value in headers.items()}
+        if self.crew.public_name:
+            sent["Host"] = self.crew.public_name
         started = time.monotonic()
         with self.client.request(method, path, name=name, json=body, headers=sent, catch_response=True) as answer:
             outcome, error = _judge(answer, want, check)

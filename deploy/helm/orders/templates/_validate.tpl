@@ -5,6 +5,7 @@
 {{- include "orders.validateGroups" . -}}
 {{- include "orders.validateNetwork" . -}}
 {{- include "orders.validateSecrets" . -}}
+{{- include "orders.validateLoad" . -}}
 {{- if eq .Values.environment "prod" -}}{{- include "orders.validateProd" . -}}{{- end -}}
 {{- end -}}
 
@@ -113,6 +114,14 @@
 {{- fail "secrets.external.storeName is empty: name the SecretStore to use, or set createStore: true" -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{- define "orders.validateLoad" -}}
+{{- with .Values.load -}}{{- if .enabled -}}
+{{- if eq $.Values.environment "prod" -}}{{- fail "load.enabled is refused in prod: load a copy of it" -}}{{- end -}}
+{{- if not (and .image.repository .image.digest) -}}{{- fail "load.image is incomplete: name the repository and digest of an image with loadtests/" -}}{{- end -}}
+{{- if not .tokensSecret -}}{{- fail "load.tokensSecret is empty: name a Secret whose key tokens has one access token a line" -}}{{- end -}}
+{{- end -}}{{- end -}}
 {{- end -}}
 
 {{- define "orders.validateProd" -}}
