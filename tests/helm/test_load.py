@@ -8,7 +8,13 @@ import pytest
 from rendering import CASES, Object, kinds, pod_specs, render
 
 ON: dict[str, Any] = {
-    "load": {"enabled": True, "image": {"repository": "registry.example/load", "digest": f"sha256:{'a' * 64}"}, "tokensSecret": "tokens", "workers": 4, "rate": 90}
+    "load": {
+        "enabled": True,
+        "image": {"repository": "registry.example/load", "digest": f"sha256:{'a' * 64}"},
+        "tokensSecret": "tokens",
+        "workers": 4,
+        "rate": 90,
+    }
 }
 
 
@@ -51,7 +57,12 @@ def test_its_pods_are_restricted_and_reach_the_api_only() -> None:
         assert spec["automountServiceAccountToken"] is False
         assert spec["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
     policy = of(objects, "NetworkPolicy")["orders-load-worker"]["spec"]
-    reached = [to["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for rule in policy["egress"] for to in rule["to"] if "namespaceSelector" not in to]
+    reached = [
+        to["podSelector"]["matchLabels"]["app.kubernetes.io/component"]
+        for rule in policy["egress"]
+        for to in rule["to"]
+        if "namespaceSelector" not in to
+    ]
     assert sorted(reached) == ["api", "load-master"]
     assert "ingress" not in policy
     let_in = [
