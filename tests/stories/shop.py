@@ -179,18 +179,24 @@ class Shop:
     # -- the truth
 
     async def quiet(self, *, parked: Iterable[str] = ()) -> None:
-        """Wait until every order has ended and every event is applied or parked."""
-        parked, left = list(parked), list[str]()
+        """Wait until every order has ended and every event is applied or parked: however long, as long as it gets less."""
+        parked = list(parked)
 
-        async def look() -> bool:
-            nonlocal left
-            left = await invariants.every_order_has_ended(self.database, parked=parked) + await invariants.unapplied(self.database)
-            return not left
+        async def look() -> list[str]:
+            return await invariants.every_order_has_ended(self.database, parked=parked) + await invariants.unapplied(self.database)
 
-        try:
-            await until(look, "the system is quiet")
-        except AssertionError as error:
-            raise AssertionError(f"{error}: {len(left)} left, such as {left[:3]}") from None
+        left = await look()
+        while left:
+
+            async def less(before: int = len(left)) -> bool:
+                nonlocal left
+                left = await look()
+                return len(left) < before
+
+            try:
+                await until(less, "the system gets quieter")
+            except AssertionError as error:
+                raise AssertionError(f"{error}: {len(left)} left, such as {left[:3]}") from None
 
     async def holds(self, *, parked: Iterable[str] = ()) -> None:
         """Wait until the system is quiet, then check every invariant of `tests/support/invariants.py`."""

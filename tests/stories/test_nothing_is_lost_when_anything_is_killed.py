@@ -1,6 +1,6 @@
 """kill -9 of API, relay and workers while customers buy and cancel: afterwards every promise still holds.
 
-The kills follow a seeded schedule; the interleaving is the machine's own. `PLUMBLINE_TEST_KILLS` makes it longer.
+The kills follow a seeded schedule; the interleaving is the machine's own. `make test` kills nine times, `make test-slow` fifty.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import pytest
 
 from tests.stories.shop import Shop, until
 from tests.support.clients import ApiClient
 
 SEED, CUSTOMERS = 20, 8
-KILLS = int(os.environ.get("PLUMBLINE_TEST_KILLS", "9"))
+KILLS, MANY_KILLS = 9, 50
 PAUSE_S = (0.3, 0.9)
 ROLES = ("api", "worker", "relay")
 STEPS_BETWEEN = 3
@@ -40,21 +41,22 @@ class History:
         return [answer.json() for answer in self.told.values() if answer.status_code == 201]
 
 
-async def test_nothing_is_lost_when_anything_is_killed(shop: Shop) -> None:
+@pytest.mark.parametrize("kills", [KILLS, pytest.param(MANY_KILLS, marks=pytest.mark.slow)])
+async def test_nothing_is_lost_when_anything_is_killed(shop: Shop, kills: int) -> None:
     history, stop = History(), asyncio.Event()
     async with asyncio.TaskGroup() as group:
         for number in range(CUSTOMERS):
-            group.create_task(customer(shop, f"survivor-{number}", history, stop))
+            group.create_task(customer(shop, f"survivor-{kills}-{number}", history, stop))
         try:
-            await kill_things(shop, history)
+            await kill_things(shop, history, kills)
         finally:
             shop.signal("kafka", signal.SIGCONT)
             stop.set()
     for role in ROLES:
         await shop.replaced(role, ())
     await shop.holds()
-    await answers_are_kept(shop, history)
-    assert all(history.killed[role] >= KILLS // len(ROLES) for role in ROLES), history.killed
+    await answers_are_kept(shop, history, kills)
+    assert all(history.killed[role] >= kills // len(ROLES) for role in ROLES), history.killed
     ends = await shop.become(history.placed(), "paid", "rejected", "cancelled", "expired")
     assert {"paid", "cancelled"} <= set(ends), Counter(ends)
     assert 500 not in shop.answers, shop.answers
@@ -90,10 +92,10 @@ async def step(shop: Shop, history: History, sub: str, send: Callable[[str], Awa
     return answer
 
 
-async def kill_things(shop: Shop, history: History) -> None:
+async def kill_things(shop: Shop, history: History, kills: int) -> None:
     """One process of each role in turn, each kill after some more answers, so that something was going on."""
     schedule = random.Random(SEED)
-    for number in range(KILLS):
+    for number in range(kills):
         role = ROLES[number % len(ROLES)]
         before = len(history.told)
 
@@ -133,9 +135,9 @@ async def hold_up_the_relay(shop: Shop, history: History) -> None:
     await until(waiting, "the relay stands before a frozen Kafka", timeout_s=5)
 
 
-async def answers_are_kept(shop: Shop, history: History) -> None:
+async def answers_are_kept(shop: Shop, history: History, kills: int) -> None:
     """I1: each 201 is there as answered. I3: a refusal left nothing. I4: asked again, the answer is the same bytes."""
-    rows = await shop.database.fetch("SELECT principal, key, body FROM idempotency_key WHERE principal LIKE '%survivor-%'")
+    rows = await shop.database.fetch("SELECT principal, key, body FROM idempotency_key WHERE principal LIKE $1", f"%survivor-{kills}-%")
     stored = {row["key"]: row["body"] for row in rows}
     for (sub, key), answer in history.told.items():
         expected = answer.content if answer.status_code < 300 else None
