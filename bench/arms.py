@@ -117,13 +117,13 @@ def _grows(log: Path, lines: int) -> bool:
 def place_once(rig: Rig) -> None:
     """One order, by itself, on a connection of its own. Raises `BenchError` unless it was created."""
     token = mint(rig.home, sub="buyer-0", role="customer", issuer=rig.environment["APP_AUTH_ISSUER"])
-    status, answer, _ = _call(rig, "POST", "/v1/orders", token, random.choice(_bodies()))  # noqa: S311 - any of them
+    status, answer, _ = _call(rig, "POST", "/v1/orders", token, random.choice(_bodies()))
     if status != 201:
         raise BenchError(f"an order was not created: {status} {answer}")
 
 
 def _bodies() -> list[bytes]:
-    rng = random.Random(7)  # noqa: S311 - the same bodies every time
+    rng = random.Random(7)
     made = []
     for _ in range(_BODIES):
         skus = rng.sample(range(3, 1001), _LINES)

@@ -12,8 +12,8 @@ _LINES: Final = """
                  ORDER BY l.line_no) FROM order_line l WHERE l.order_id = o.id) AS lines
 """
 
-READ_ORDER: Final = "SELECT o.*, " + _LINES + " FROM orders o WHERE o.id = $1"  # noqa: S608 - constants only
-LIST_ORDERS: Final = "SELECT o.*, " + _LINES + " FROM orders o WHERE o.customer_id = $1 ORDER BY o.id DESC LIMIT $2"  # noqa: S608 - constants only
+READ_ORDER: Final = "SELECT o.*, " + _LINES + " FROM orders o WHERE o.id = $1"
+LIST_ORDERS: Final = "SELECT o.*, " + _LINES + " FROM orders o WHERE o.customer_id = $1 ORDER BY o.id DESC LIMIT $2"
 
 # Claim, price check, order, lines, outbox. `{…}`: the parameters, as $n for asyncpg and as expressions for pgbench.
 _PLACE: Final = """

@@ -82,7 +82,7 @@ def run_rounds(rig: Rig, program: Path, arms: Sequence[Arm], *, rounds: int, sec
     for arm in arms:
         measure(rig, program, arm, 0.25)
     series = {arm.name: Series() for arm in arms}
-    shuffled, rng, told = list(arms), random.Random(1), time.monotonic()  # noqa: S311 - an order of work, not a secret
+    shuffled, rng, told = list(arms), random.Random(1), time.monotonic()
     for number in range(rounds):
         rng.shuffle(shuffled)
         for arm in shuffled:

@@ -202,16 +202,18 @@ def issuer(port: Annotated[int, typer.Option(help="0: HTTP_PORT + 103.")] = 0) -
 
 
 @app.command(rich_help_panel=_TOOLS)
-def migrate() -> None:
-    """Bring the schema to this code's revision."""
+def migrate(to: Annotated[str, typer.Option(help="A revision, also an older one; head: with what only older code needs removed.")] = "") -> None:
+    """Bring the schema to what this code needs, while the service runs."""
     settings = _settings("migrate")
-    from service.migrations import ahead_of_code, upgrade
+    from service.migrations import downgrade, read_revision, target, upgrade
 
-    if _run(ahead_of_code(settings)):
-        typer.echo("the database is ahead of this code: nothing to do")
+    wanted = to or _run(target(settings))
+    if wanted is None:
+        typer.echo(f"the database is at {_run(read_revision(settings))}: this code needs no more")
         return
-    upgrade()
-    typer.echo("schema is up to date")
+    back = wanted != "head" and wanted < (_run(read_revision(settings)) or "")
+    (downgrade if back else upgrade)(wanted)
+    typer.echo(f"schema is at {_run(read_revision(settings))}")
 
 
 @app.command("db-wait", rich_help_panel=_TOOLS)

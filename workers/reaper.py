@@ -43,13 +43,13 @@ SELECT coalesce((
 """
 _CANDIDATES: Final = """
 SELECT o.id FROM orders o
-WHERE o.status IN ('placed', 'reserved') AND o.updated_at < now() - $1::interval
+WHERE o.closed_at IS NULL AND o.created_at < now() - $1::interval AND o.updated_at < now() - $1::interval
   AND NOT EXISTS (SELECT FROM outbox b WHERE b.aggregate_id = o.id::text)
   AND NOT EXISTS (
       SELECT FROM payment p
       WHERE p.order_id = o.id AND p.kind = 'charge' AND p.state = 'started' AND p.created_at > now() - $2::interval
   )
-ORDER BY o.updated_at
+ORDER BY o.created_at
 LIMIT $3
 """
 # SKIP LOCKED: a key that is being replayed right now can wait for the next turn. By ctid, which the lock keeps:

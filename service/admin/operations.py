@@ -31,7 +31,7 @@ _BY_STATUS: Final = Statement(select(orders.c.status, func.count().label("count"
 _STUCK: Final = Statement(
     select(func.count())
     .select_from(orders)
-    .where(text("status IN ('placed', 'reserved')"), orders.c.updated_at < func.now() - bindparam("older_than", type_=Interval))
+    .where(orders.c.closed_at.is_(None), orders.c.updated_at < func.now() - bindparam("older_than", type_=Interval))
 )
 _OPEN: Final = Statement(select(dead_letter.c.consumer, func.count().label("count")).where(text("status = 'open'")).group_by(dead_letter.c.consumer))
 _LAST_ID: Final = UUID(int=2**128 - 1)

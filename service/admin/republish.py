@@ -33,7 +33,7 @@ _SINCE: Final = "s.sent_at >= $4"
 # The order goes on only if all of its groups hear of it; a letter a person has to decide about is nobody's loss.
 _UNAPPLIED: Final = """
 (
-    s.aggregate_id IN (SELECT o.id::text FROM orders o WHERE o.status IN ('placed', 'reserved'))
+    s.aggregate_id IN (SELECT o.id::text FROM orders o WHERE o.closed_at IS NULL)
     OR EXISTS (
         SELECT FROM unnest($4::text[], $5::text[]) AS handled (consumer, type)
         WHERE handled.type = s.type

@@ -108,7 +108,7 @@ class BringUp:
         topics = self._launch_tool("topics", "apply") if self._broker.kind == "real" else None
         head, current = _head_revision(), self._ask("SELECT version_num FROM alembic_version")
         if current < head:
-            self._run_tool("migrate")
+            self._run_tool("migrate", "--to", "head")  # nothing of the service runs yet, so no older code either
         self._done(f"schema is at {max(head, current)}")
         if not self._ask("SELECT 1 FROM product LIMIT 1"):
             self._run_tool("seed")

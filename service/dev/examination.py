@@ -205,7 +205,7 @@ async def _work(session: Any, settings: Settings) -> list[Finding]:
 async def _stuck(session: Any, settings: Settings) -> Finding:
     limit_s = stuck_after_s(settings)
     rows = await session.fetch(
-        "SELECT id, status, count(*) OVER () AS total FROM orders WHERE status IN ('placed', 'reserved')"
+        "SELECT id, status, count(*) OVER () AS total FROM orders WHERE closed_at IS NULL"
         " AND updated_at < now() - $1 * interval '1 second' ORDER BY updated_at LIMIT $2",
         limit_s, _SHOWN,
     )  # fmt: skip

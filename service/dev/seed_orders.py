@@ -27,7 +27,7 @@ _PAST: Final = timedelta(days=365)
 _GROWTH: Final = 1.5  # age = past × (1 − rank)^growth
 _FRESH, _RECENT = timedelta(minutes=30), timedelta(days=2)
 _ORDER: Final = (
-    "id", "customer_id", "status", "status_reason", "version", "currency", "total_minor", "note", "created_at", "updated_at"
+    "id", "customer_id", "status", "status_reason", "version", "currency", "total_minor", "note", "created_at", "updated_at", "closed_at"
 )  # fmt: skip
 _LINE: Final = ("order_id", "line_no", "sku", "quantity", "unit_price_minor")
 # How an order ended: status, reason, version; so many of a hundred. Status and version tell the whole way.
@@ -102,7 +102,21 @@ class Plan:
         customer = f"customer-{1 + int(max(50, self.wanted // 20) * draw() ** 3)}"
         until = placed_at + min(timedelta(hours=72 * draw()) if status in {"shipped", "cancelled"} else timedelta(seconds=8), age * 0.9)
         finished = placed_at if version == 1 else max(until, placed_at + timedelta(milliseconds=version))
-        orders.append((order_id, customer, status, reason, version, "EUR", total, _NOTES[int(10 * draw())], placed_at, finished))
+        orders.append(
+            (
+                order_id,
+                customer,
+                status,
+                reason,
+                version,
+                "EUR",
+                total,
+                _NOTES[int(10 * draw())],
+                placed_at,
+                finished,
+                None if status in {"placed", "reserved"} else finished,
+            )
+        )
 
     def _basket(self, reason: str | None) -> dict[str, int]:
         if reason == "out_of_stock":

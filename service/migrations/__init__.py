@@ -1,26 +1,31 @@
 """Schema migrations: revisions are zero-padded integers, so "at least this one" can be compared.
 
-`upgrade()` exits quietly when the database is ahead of the image (a rollback of the image must start).
-`plumbline migrate` runs it; `db-wait` and readiness ask for `REQUIRED_REVISION` or later.
+`plumbline migrate` exits 0 when the database is ahead of the image (a rollback of the image must start), and stops before
+revisions that older code could not live with; `db-wait` and readiness ask for `REQUIRED_REVISION` or later.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import asyncpg
 from alembic import command
 from alembic.config import Config
+from sqlalchemy.exc import DBAPIError
 
 from service.foundation import failpoints
 from service.foundation.db import CONNECTION_ERRORS, Connection
+from service.migrations.online import gave_way
 from service.settings import Settings, load_settings
 
-REQUIRED_REVISION: Final = "0001"
-LOCK_TIMEOUT_MS: Final = 2_000
+# What this code needs. Revisions above it remove what the code before needed: run them when that code is gone.
+REQUIRED_REVISION: Final = "0003"
+_TRIES: Final = 120
+_PAUSE_S: Final = 0.5
 
 
 def config() -> Config:
@@ -37,10 +42,28 @@ def sqlalchemy_url() -> str:
     return load_settings().db.url.get_secret_value().replace("postgresql://", "postgresql+asyncpg://", 1)
 
 
-def upgrade() -> None:
-    """Migrate to the newest revision this code knows."""
+def upgrade(to: str = "head") -> None:
+    """Migrate to a revision, by default the newest this code knows. Gives way to transactions that hold what it needs, and tries again."""
     failpoints.arm(load_settings().app.failpoints)
-    command.upgrade(config(), "head")
+    _patiently(lambda: command.upgrade(config(), to))
+
+
+def downgrade(to: str) -> None:
+    """Undo revisions down to `to`; the code that runs must not need what goes."""
+    _patiently(lambda: command.downgrade(config(), to))
+
+
+def _patiently(step: Callable[[], None]) -> None:
+    for left in reversed(range(_TRIES)):
+        try:
+            step()
+        except DBAPIError as error:
+            if not (gave_way(error) and left):
+                raise
+            print(f"  a transaction holds the table: giving way, {left} more tries", flush=True)  # noqa: T201 - progress
+            time.sleep(_PAUSE_S)
+        else:
+            return
 
 
 async def current_revision(connection: Connection | asyncpg.Connection[asyncpg.Record]) -> str | None:
@@ -61,10 +84,12 @@ async def read_revision(settings: Settings) -> str | None:
         await connection.close()
 
 
-async def ahead_of_code(settings: Settings) -> bool:
-    """True if the database was migrated by newer code."""
+async def target(settings: Settings) -> str | None:
+    """Where `plumbline migrate` goes: all the way from nothing, else to what this code needs; None if it is there or further."""
     found = await read_revision(settings)
-    return found is not None and found > REQUIRED_REVISION
+    if found is None:
+        return "head"  # an empty database has no older code beside it
+    return REQUIRED_REVISION if found < REQUIRED_REVISION else None
 
 
 async def wait_for_schema(settings: Settings, *, timeout_s: float) -> bool:

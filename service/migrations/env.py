@@ -6,16 +6,17 @@ import asyncio
 from typing import Any
 
 from alembic import context
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from service.foundation import failpoints
-from service.migrations import LOCK_TIMEOUT_MS, sqlalchemy_url
+from service.migrations import sqlalchemy_url
+from service.migrations.online import LOCK_TIMEOUT_MS
 from service.models import metadata
 
 _LOCK = 0x6D696772617465  # "migrate"
-_TURN_TIMEOUT_MS = 300_000
+_TURN_TIMEOUT_S = 300.0
 
 
 def include(_object: Any, name: str | None, kind: str, _reflected: object, _compare_to: Any) -> bool:
@@ -42,10 +43,12 @@ async def migrate() -> None:
     settings = {"server_settings": {"lock_timeout": str(LOCK_TIMEOUT_MS), "application_name": "plumbline-migrate"}}
     engine = create_async_engine(sqlalchemy_url(), poolclass=NullPool, connect_args=settings)
     async with engine.connect() as connection:
-        # One migration at a time: the second waits for the first and then finds nothing to do.
-        await connection.exec_driver_sql(f"SET lock_timeout = {_TURN_TIMEOUT_MS}")
-        await connection.exec_driver_sql(f"SELECT pg_advisory_lock({_LOCK})")
-        await connection.exec_driver_sql(f"SET lock_timeout = {LOCK_TIMEOUT_MS}")
+        # One migration at a time: the second waits for the first and then finds nothing to do. It asks again and again
+        # instead of waiting inside a statement: an index made concurrently waits for every statement that is older.
+        async with asyncio.timeout(_TURN_TIMEOUT_S):
+            while not await connection.scalar(text(f"SELECT pg_try_advisory_lock({_LOCK})")):
+                await connection.rollback()
+                await asyncio.sleep(0.2)
         await connection.commit()
         await connection.run_sync(run)
     await engine.dispose()

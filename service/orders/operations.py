@@ -72,6 +72,7 @@ _MOVE: Final = Statement(
         status_reason=bindparam("reason", type_=Text),
         version=orders.c.version + 1,
         updated_at=func.now(),
+        closed_at=func.coalesce(orders.c.closed_at, func.now()),  # every step taken here ends the wait; `reserve` is reserve_stock.sql
     )
     .returning(orders, _LINES)
 )

@@ -16,7 +16,8 @@ WITH claim AS (                  -- the inbox row and the effect commit together
     SET status = CASE WHEN EXISTS (SELECT FROM short) THEN 'rejected' ELSE 'reserved' END,
         status_reason = CASE WHEN EXISTS (SELECT FROM short) THEN 'out_of_stock' END,
         version = o.version + 1,
-        updated_at = now()
+        updated_at = now(),
+        closed_at = CASE WHEN EXISTS (SELECT FROM short) THEN now() END
     WHERE o.id = $3::uuid AND o.status = 'placed' AND EXISTS (SELECT FROM claim)
     RETURNING o.status, o.version
 ), drawn AS (

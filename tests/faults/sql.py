@@ -67,7 +67,12 @@ async def kill_one_backend(url: str, application: str) -> int:
 async def age_order(url: str, order_id: str, *, hours: int = 2) -> None:
     """Make an unfinished order and its charge this much older, so that the reaper sees it as overdue."""
     async with _session(url) as connection:
-        await connection.execute("UPDATE orders SET updated_at = updated_at - make_interval(hours => $2) WHERE id::text = $1", order_id, hours)
+        await connection.execute(
+            "UPDATE orders SET (created_at, updated_at) ="
+            " (created_at - $2 * interval '1 hour', updated_at - $2 * interval '1 hour') WHERE id::text = $1",
+            order_id,
+            hours,
+        )
         await connection.execute("UPDATE payment SET created_at = created_at - make_interval(hours => $2) WHERE order_id::text = $1", order_id, hours)
 
 

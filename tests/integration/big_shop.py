@@ -30,11 +30,11 @@ SET synchronous_commit = off;
 INSERT INTO product (sku, name, price_minor, currency)
     SELECT 'SKU-' || lpad(n::text, 4, '0'), 'Product ' || n, 1000 + n, 'EUR' FROM generate_series(1, 5000) n;
 INSERT INTO stock (sku, available) SELECT sku, 1000000 FROM product;
-INSERT INTO orders (id, customer_id, status, version, currency, total_minor, created_at, updated_at)
+INSERT INTO orders (id, customer_id, status, version, currency, total_minor, created_at, updated_at, closed_at)
     SELECT ('01890a5d-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,
            CASE WHEN n % 4 = 0 THEN 'regular' ELSE 'customer-' || n % 10007 END,
            CASE WHEN n > 99900 THEN 'placed' WHEN n % 10 = 0 THEN 'cancelled' ELSE 'shipped' END,
-           4, 'EUR', 1000, now() - interval '1 day', now() - interval '1 day'
+           4, 'EUR', 1000, now() - interval '1 day', now() - interval '1 day', CASE WHEN n <= 99900 THEN now() END
     FROM generate_series(1, 100000) n;
 INSERT INTO order_line (order_id, line_no, sku, quantity, unit_price_minor)
     SELECT id, 1, 'SKU-' || lpad((1 + row_number() OVER () % 5000)::text, 4, '0'), 1, 1000 FROM orders;

@@ -37,7 +37,9 @@ def reaper(db: Database, settings: Settings) -> Reaper:
 async def overdue(shop: Workshop, *, reserved: bool = False, hours: float = 2) -> str:
     """An order nobody has touched for some hours, its events published."""
     order_id = await (shop.reserved() if reserved else shop.place())
-    await shop.facts.run("UPDATE orders SET updated_at = now() - $2::interval WHERE id = $1", UUID(order_id), timedelta(hours=hours))
+    await shop.facts.run(
+        "UPDATE orders SET updated_at = now() - $2::interval, created_at = now() - $2::interval WHERE id = $1", UUID(order_id), timedelta(hours=hours)
+    )
     await shop.facts.run(PUBLISH)
     return order_id
 

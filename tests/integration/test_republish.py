@@ -91,9 +91,9 @@ async def test_unfinished_means_not_applied_by_some_group(db: Database, facts: F
     for row in sent:
         await applied_by_all(facts, row)
     others = {row["aggregate_id"] for row in sent} - {sent[0]["aggregate_id"]}
-    await facts.run("UPDATE orders SET status = 'paid' WHERE id::text = ANY ($1)", list(others))
+    await facts.run("UPDATE orders SET status = 'paid', closed_at = now() WHERE id::text = ANY ($1)", list(others))
     assert await republish_unapplied(db, HANDLED, rate=1e6) == 0, "all is applied, every order has ended"
-    await facts.run("UPDATE orders SET status = 'reserved' WHERE id::text = ANY ($1)", list(others))
+    await facts.run("UPDATE orders SET status = 'reserved', closed_at = NULL WHERE id::text = ANY ($1)", list(others))
     assert await republish_unapplied(db, HANDLED, rate=1e6) == len(sent) - len(cancelled), "unfinished orders, with all their events"
     # The order has ended, but payments never heard that it was cancelled: its money would stay where it is.
     await facts.run("DELETE FROM inbox WHERE consumer = 'payments' AND event_id = $1", cancelled[-1]["event_id"])

@@ -25,7 +25,10 @@ BREAKS = {
     "a piece too few": ("G1", "UPDATE stock SET available = available - 1 FROM order_line l WHERE l.order_id = $1::uuid AND stock.sku = l.sku"),
     "a paid order that holds nothing": ("G1", "DELETE FROM stock_ledger WHERE ref_id = $1::uuid AND kind = 'reserve'"),
     "more taken than there was": ("G2", "UPDATE stock_ledger SET quantity = 100000000 WHERE ref_id = $1::uuid"),
-    "a sold-out order that holds pieces": ("G2", "UPDATE orders SET status = 'rejected', status_reason = 'out_of_stock' WHERE id = $1::uuid"),
+    "a sold-out order that holds pieces": (
+        "G2",
+        "UPDATE orders SET status = 'rejected', closed_at = now(), status_reason = 'out_of_stock' WHERE id = $1::uuid",
+    ),
     "a change without its event": ("G5", "UPDATE orders SET version = version + 1 WHERE id = $1::uuid"),
     "events out of order": ("O2", "UPDATE outbox_sent SET version = 5 - version WHERE aggregate_id = $1::text AND version > 1"),
     "an event never published": ("W1", f"INSERT INTO outbox ({_EVENT}) SELECT {_EVENT} FROM outbox_sent WHERE aggregate_id = $1::text"),
@@ -34,8 +37,8 @@ BREAKS = {
     "a step announced twice": ("W2", "UPDATE outbox_sent SET type = 'order.paid' WHERE aggregate_id = $1::text"),
     "a second charge": ("W2", f"{_PAYMENT}, 'charge', 'declined', 1, 'EUR', 'second' FROM orders WHERE id = $1::uuid"),
     "a refund nobody asked for": ("G6", f"{_PAYMENT}, 'refund', 'refunded', total_minor, 'EUR', 'gift' FROM orders WHERE id = $1::uuid"),
-    "money kept after a cancel": ("G6", "UPDATE orders SET status = 'cancelled' WHERE id = $1::uuid"),
-    "an order left lying": ("ended", "UPDATE orders SET status = 'placed' WHERE id = $1::uuid"),
+    "money kept after a cancel": ("G6", "UPDATE orders SET status = 'cancelled', closed_at = now() WHERE id = $1::uuid"),
+    "an order left lying": ("ended", "UPDATE orders SET status = 'placed', closed_at = NULL WHERE id = $1::uuid"),
 }
 
 
