@@ -77,7 +77,7 @@ DELETE FROM outbox_sent_default WHERE (seq, sent_at) IN (
 """
 _OPEN_LETTERS: Final = "SELECT consumer, count(*) FROM dead_letter WHERE status = 'open' GROUP BY consumer"
 _STANDING: Final = """
-SELECT status, extract(epoch FROM now() - min(updated_at))::float8 FROM orders WHERE status IN ('placed', 'reserved') GROUP BY status
+SELECT status, extract(epoch FROM now() - min(updated_at))::float8 FROM orders WHERE closed_at IS NULL GROUP BY status
 """
 _PARTITIONS: Final = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'outbox_sent'::regclass"
 
