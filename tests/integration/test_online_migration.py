@@ -19,6 +19,8 @@ from bench.database.rollout import SERVER, Rollout, longest_ms, old_code, roll_o
 from service.dev.postgres import EmbeddedPostgres
 from tests.support.servers import Servers
 
+pytestmark = pytest.mark.slow  # six processes in turn, and eight migrations: minutes where others are at work too
+
 
 @pytest.fixture
 def fresh(servers: Servers, tmp_path: Path) -> Iterator[EmbeddedPostgres]:
@@ -57,7 +59,6 @@ def test_a_rolling_update_over_the_migration_fails_no_write_and_loses_none(rolle
     _assert_nobody_noticed(rolled(orders=3_000, rate=60, writes=20))
 
 
-@pytest.mark.slow
 def test_on_a_million_rows_at_100_writes_a_second_nobody_waits_200_ms_for_a_lock(rolled: Callable[..., Rollout]) -> None:
     made = rolled(orders=1_000_000, rate=100, writes=500)
     _assert_nobody_noticed(made)
