@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +45,7 @@ class Balanced:
 
 
 @contextmanager
-def behind_haproxy(target: Target, count: int, *, first_port: int) -> Iterator[Balanced]:
+def behind_haproxy(target: Target, count: int, *, first_port: int, env: Mapping[str, str] | None = None) -> Iterator[Balanced]:
     """`count` processes on `first_port` + 1 …, health from + 20 …, the balancer on `first_port`. Raises `TargetError`."""
     binary = shutil.which("haproxy")
     if binary is None:
@@ -57,7 +57,7 @@ def behind_haproxy(target: Target, count: int, *, first_port: int) -> Iterator[B
         servers = []
         for number in range(1, count + 1):
             port, ops = first_port + number, first_port + 20 + number
-            own = environment | {"HTTP_PORT": str(port), "OPS_PORT": str(ops)}
+            own = environment | {"HTTP_PORT": str(port), "OPS_PORT": str(ops), **(env or {})}
             process = spawn([sys.executable, "-m", "service", "serve"], log=logs / f"balanced-{number}.log", env=own, directory=ROOT)
             stack.callback(stop, process, timeout_s=25)
             servers.append(Server(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{ops}", process))
