@@ -1,7 +1,7 @@
 """Ten ways in which a service is sick under load, each made by really breaking it, and what its picture looks like.
 
-Three of them are planted defects that the verdict must name: `DEFECTS`. The pictures of docs/load-testing.md are
-drawn by `plumbline load sick`; whether the names are right is `tests/load/test_defects_are_named.py`.
+Three of them are planted defects that the verdict must name: `DEFECTS`. `plumbline load sick` says of each whether
+it did (exit 1 if not), and draws the pictures of docs/load-testing.md.
 """
 
 from __future__ import annotations
