@@ -178,7 +178,8 @@ class Handling:
 
     async def _retry_later(self, record: ConsumerRecord, error: BaseException, number: int, delay_s: float) -> str:
         due_ms = int((self._clock.now().timestamp() + delay_s) * 1000)
-        log.warning("record.retried", group=self.group, tier=number, error=type(error).__name__)
+        aggregate = (record.key or b"").decode("utf-8", "backslashreplace")
+        log.warning("record.retried", group=self.group, tier=number, due_in_s=round(delay_s, 3), error=type(error).__name__, aggregate=aggregate)
         try:
             await self._mover.move(record, retry_topic(stream_of(record), self.group, number), reason="record", error=error, not_before_ms=due_ms)
         except MessageSizeTooLargeError:
