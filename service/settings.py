@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+# A role's keys are asked for over plain HTTP at addresses of this machine only: loopback and the Pod Identity agent's.
+_CREDENTIAL_HOSTS = r"https://|http://(127\.0\.0\.1|localhost|\[::1\]|169\.254\.170\.23|\[fd00:ec2::23\])[:/]"
 
 
 class SettingsError(Exception):
@@ -68,6 +72,7 @@ class DatabaseSettings(Group):
     processes: int = Field(1, ge=1, description="processes that share the connection budget")
     connection_budget: int = Field(180, ge=1, description="connections all processes may open together")
     ssl: Literal["disable", "prefer", "require", "verify-full"] = Field("prefer", description="TLS to PostgreSQL")
+    auth: Literal["password", "iam"] = Field("password", description="iam: RDS tokens by EKS Pod Identity instead of the URL's password")
 
 
 class RedisSettings(Group):
@@ -77,6 +82,8 @@ class RedisSettings(Group):
     )
     timeout_ms: int = Field(50, ge=1, description="connect, read and pool wait")
     pool_size: int = Field(32, ge=1, description="connections a process")
+    auth: Literal["password", "iam"] = Field("password", description="iam: ElastiCache tokens by EKS Pod Identity, user from the URL")
+    iam_cache: str = Field("", description="id of the ElastiCache replication group; its tokens name it")
 
 
 class KafkaSettings(Group):
@@ -86,6 +93,16 @@ class KafkaSettings(Group):
     session_timeout_ms: int = Field(10_000, ge=1000, description="a silent group member is removed after this")
     replication_factor: int = Field(1, ge=1, description="used by `topics apply`")
     send_deadline_ms: int = Field(15_000, ge=100, description="a batch not acknowledged by then is sent anew")
+    auth: Literal["none", "iam"] = Field("none", description="iam: TLS and MSK tokens by EKS Pod Identity (OAUTHBEARER)")
+
+
+class AwsSettings(Group):
+    """What EKS Pod Identity puts into every pod, under the names it uses."""
+
+    model_config = _prefix("AWS_")
+    region: str = Field("", validation_alias="AWS_REGION", description="region that IAM tokens are signed for")
+    credentials_url: str = Field("", validation_alias="AWS_CONTAINER_CREDENTIALS_FULL_URI", description="the Pod Identity agent")
+    credentials_token_file: Path = Field(Path(), validation_alias="AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", description="proves the pod to it")
 
 
 class HttpSettings(Group):
@@ -184,6 +201,7 @@ class Settings(BaseModel):
     db: DatabaseSettings
     redis: RedisSettings
     kafka: KafkaSettings
+    aws: AwsSettings
     http: HttpSettings
     limit: LimitSettings
     auth: AuthSettings
@@ -224,6 +242,17 @@ def _contradictions(s: Settings) -> list[str]:
         found.append("APP_AUTH_ROLE_NAMES must be issuer's name=role, comma-separated, such as shop-admin=admin")
     if not all(0 < tier < math.inf for tier in s.worker.tiers_s) or list(s.worker.tiers_s) != sorted(s.worker.tiers_s):
         found.append("APP_WORKER_TIERS_S must be positive and rising")
+    return found + _iam_complaints(s)
+
+
+def _iam_complaints(s: Settings) -> list[str]:
+    found = []
+    if "iam" in {s.db.auth, s.redis.auth, s.kafka.auth} and not (s.aws.region and re.match(_CREDENTIAL_HOSTS, s.aws.credentials_url)):
+        found.append("IAM logins need AWS_REGION and AWS_CONTAINER_CREDENTIALS_FULL_URI as EKS Pod Identity sets them: associate a role")
+    if s.db.auth == "iam" and s.db.ssl not in {"require", "verify-full"}:
+        found.append("APP_DB_AUTH=iam sends a token that must not be overheard: set APP_DB_SSL to require or verify-full")
+    if s.redis.auth == "iam" and not (s.redis.iam_cache and re.match("rediss://[^:@/]+@", s.redis.url.get_secret_value())):
+        found.append("APP_REDIS_AUTH=iam needs APP_REDIS_IAM_CACHE and a REDIS_URL like rediss://user@host:6379/0")
     return found
 
 
@@ -265,6 +294,14 @@ def load_settings() -> Settings:
         except ValidationError as error:
             lines = [item["msg"].removeprefix("Value error, ") for item in error.errors()]
     raise SettingsError("; ".join(lines))
+
+
+def secret_now(name: str, at_start: SecretStr) -> str:
+    """The secret as its file holds it now: who opens a connection after a rotation uses the new one, without a restart."""
+    file = Path(os.environ.get("APP_SECRETS_DIR", "")) / name
+    if name in os.environ or "APP_SECRETS_DIR" not in os.environ or not file.is_file():
+        return at_start.get_secret_value()
+    return file.read_text(encoding="utf-8").strip() or at_start.get_secret_value()
 
 
 def _complaint(group: type[Group], location: tuple[int | str, ...], message: str) -> str:

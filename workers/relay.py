@@ -19,7 +19,7 @@ from asyncpg import Record
 
 from service.events import PARTITIONS
 from service.foundation import failpoints, metrics
-from service.foundation.db import CONNECTION_ERRORS, Database
+from service.foundation.db import CONNECTION_ERRORS, Database, login
 from service.foundation.lifecycle import Lifecycle
 from service.foundation.log import get_logger
 from service.outbox import backlog
@@ -167,10 +167,9 @@ class Relay:
     async def _leadership(self) -> Any:
         """True inside if this relay holds the lock; the session ends when the process is stopped for 10 s."""
         session = await asyncpg.connect(
-            self._settings.db.url.get_secret_value(),
+            **login(self._settings.db),
             timeout=5,
             command_timeout=5,
-            ssl=False if self._settings.db.ssl == "disable" else self._settings.db.ssl,
             server_settings={"application_name": "plumbline-relay-lock", "idle_session_timeout": str(_IDLE_SESSION_MS)},
         )
         try:

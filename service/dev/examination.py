@@ -16,14 +16,16 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import httpx
-import redis.asyncio
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError, KafkaError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from service.dev.children import StackError
 from service.dev.settings_table import mask
 from service.dev.state import read_stack
+from service.foundation.db import login
+from service.foundation.kafka import make_admin
+from service.foundation.redis import RedisClient
 from service.migrations import REQUIRED_REVISION, current_revision
 from service.settings import Settings
 from workers.tiers import all_topics
@@ -80,15 +82,15 @@ async def examine_database(settings: Settings) -> list[Finding]:
 async def examine_redis(settings: Settings) -> list[Finding]:
     """Reachable; without it everything works, with local limits and without a cache."""
     place = _place(settings.redis.url.get_secret_value())
-    client = redis.asyncio.Redis.from_url(settings.redis.url.get_secret_value(), socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S)
+    client = RedisClient(settings.redis.model_copy(update={"timeout_ms": int(_TIMEOUT_S * 1000)}))
     begin = time.monotonic()
     try:
-        version = (await client.info("server"))["redis_version"]
+        version = (await client.raw.info("server"))["redis_version"]
     except (RedisError, OSError, TimeoutError) as error:
         cure = "start it, or let REDIS_URL point at one that runs; meanwhile limits are local and reads go to PostgreSQL"
         return [Finding("wrong", "Redis", f"{place} does not answer: {_say(error)}", cure)]
     finally:
-        await client.aclose()
+        await client.close()
     return [Finding("ok", "Redis", f"{version} at {place}, answered in {(time.monotonic() - begin) * 1000:.0f} ms")]
 
 
@@ -96,7 +98,7 @@ async def examine_kafka(settings: Settings) -> list[Finding]:
     """Reachable, and every topic is there."""
     place = settings.kafka.bootstrap
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # the finding says it better
-    admin = AIOKafkaAdminClient(bootstrap_servers=place, request_timeout_ms=int(_TIMEOUT_S * 1000))
+    admin = make_admin(settings.kafka, timeout_ms=int(_TIMEOUT_S * 1000))
     try:
         async with asyncio.timeout(_TIMEOUT_S + 1):
             await admin.start()
@@ -166,7 +168,7 @@ CHECKS: Final[tuple[Check, ...]] = (examine_database, examine_redis, examine_kaf
 @asynccontextmanager
 async def _session(settings: Settings) -> AsyncIterator[Any]:
     session = await asyncpg.connect(
-        settings.db.url.get_secret_value(), timeout=_TIMEOUT_S, command_timeout=_TIMEOUT_S, server_settings={"application_name": "plumbline-doctor"}
+        **login(settings.db), timeout=_TIMEOUT_S, command_timeout=_TIMEOUT_S, server_settings={"application_name": "plumbline-doctor"}
     )
     try:
         yield session
@@ -271,7 +273,7 @@ def _say(error: BaseException) -> str:
     """The first line of an error, short; its class if it says nothing."""
     if isinstance(error, ConnectionRefusedError) or "Connection refused" in str(error):
         return "connection refused"
-    if isinstance(error, TimeoutError | httpx.TimeoutException | redis.exceptions.TimeoutError):
+    if isinstance(error, TimeoutError | httpx.TimeoutException | RedisTimeoutError):
         return f"no answer within {_TIMEOUT_S:g} s"
     text = (str(error).splitlines() or [""])[0][:120]
     return text or type(error).__name__

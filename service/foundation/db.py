@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import ssl
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import asyncpg
 import orjson
@@ -25,8 +25,9 @@ from service.errors import DependencyUnavailable, Overloaded
 from service.foundation import metrics, tracing
 from service.foundation.backoff import full_jitter
 from service.foundation.breaker import Breaker
+from service.foundation.iam import PodIdentity
 from service.foundation.log import get_logger
-from service.settings import DatabaseSettings
+from service.settings import DatabaseSettings, secret_now
 
 log = get_logger(__name__)
 T = TypeVar("T")
@@ -88,6 +89,7 @@ class Database:
     def __init__(self, settings: DatabaseSettings, *, application: str, queue_timeout_ms: int | None = None) -> None:
         self._settings = settings
         self._application = application
+        self._identity = PodIdentity()
         self._queue_timeout_s = (queue_timeout_ms or settings.queue_timeout_ms) / 1000
         self._slots = asyncio.Semaphore(settings.pool_size)
         self._free: list[Connection] = []
@@ -171,11 +173,9 @@ class Database:
 
     def _connect_arguments(self) -> dict[str, Any]:
         s = self._settings
-        return {
-            "dsn": s.url.get_secret_value(),
+        return login(s, self._identity) | {
             "timeout": s.acquire_timeout_ms / 1000,
             "command_timeout": s.command_timeout_ms / 1000,
-            "ssl": _ssl(s.ssl),
             # Generic plans and a cheap random page: the hot statements were measured with both (docs/adr/0005).
             "server_settings": {
                 "application_name": self._application,
@@ -324,8 +324,14 @@ def _dump_json(value: object) -> str:
     return orjson.dumps(value).decode()
 
 
-def _ssl(mode: str) -> ssl.SSLContext | str | bool:
-    return False if mode == "disable" else mode
+def login(settings: DatabaseSettings, identity: PodIdentity | None = None) -> dict[str, Any]:
+    """Arguments of `asyncpg.connect` that say where and as whom: the password as it is now, or an IAM token a connection."""
+    url = secret_now("DATABASE_URL", settings.url)
+    found: dict[str, Any] = {"dsn": url, "ssl": False if settings.ssl == "disable" else settings.ssl}
+    if settings.auth == "iam":
+        place, signer = urlsplit(url), identity or PodIdentity()
+        found["password"] = lambda: signer.database_token(place.hostname or "", place.port or 5432, unquote(place.username or ""))
+    return found
 
 
 @contextlib.contextmanager

@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import time
 from collections.abc import Iterable
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.abc import AbstractTokenProvider
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError
 from aiokafka.structs import TopicPartition
 
+from service.foundation.iam import PodIdentity
 from service.settings import KafkaSettings
 
-__all__ = ["KafkaError", "TopicPartition", "abandon", "apply_topics", "make_consumer", "make_producer"]
+__all__ = ["KafkaError", "TopicPartition", "abandon", "apply_topics", "make_admin", "make_consumer", "make_producer"]
 
 _REQUEST_TIMEOUT_MS: Final = 10_000
 _STOP_TIMEOUT_S: Final = 3.0
@@ -38,6 +41,30 @@ class _LeaderSyncsLast(RoundRobinPartitionAssignor):  # type: ignore[misc]  # ai
         return super().assign(cluster, members)
 
 
+class _MskTokens(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untyped
+    """Asked at every connection; brokers end a connection when its token's time is over, and it is opened again."""
+
+    def __init__(self) -> None:
+        self._identity = PodIdentity()
+
+    async def token(self) -> str:
+        return await self._identity.kafka_token()
+
+
+def _cluster(settings: KafkaSettings) -> dict[str, Any]:
+    """Where the brokers are, and as whom we come."""
+    place: dict[str, Any] = {"bootstrap_servers": settings.bootstrap, "request_timeout_ms": _REQUEST_TIMEOUT_MS}
+    if settings.auth == "iam":
+        tls = ssl.create_default_context()
+        place |= {"security_protocol": "SASL_SSL", "ssl_context": tls, "sasl_mechanism": "OAUTHBEARER", "sasl_oauth_token_provider": _MskTokens()}
+    return place
+
+
+def make_admin(settings: KafkaSettings, *, timeout_ms: int = _REQUEST_TIMEOUT_MS) -> AIOKafkaAdminClient:
+    """An administration client, not started."""
+    return AIOKafkaAdminClient(**_cluster(settings) | {"request_timeout_ms": timeout_ms})
+
+
 def _memory_quirks(settings: KafkaSettings) -> dict[str, Any]:
     if settings.broker != "memory":
         return {"session_timeout_ms": settings.session_timeout_ms}
@@ -47,14 +74,13 @@ def _memory_quirks(settings: KafkaSettings) -> dict[str, Any]:
 def make_producer(settings: KafkaSettings, *, client_id: str) -> AIOKafkaProducer:
     """An idempotent producer, not started. Give every send your own deadline: its batches never expire."""
     return AIOKafkaProducer(
-        bootstrap_servers=settings.bootstrap,
+        **_cluster(settings),
         client_id=client_id,
         acks="all",
         enable_idempotence=True,
         linger_ms=2,
         max_batch_size=131_072,
         max_request_size=1_048_576,
-        request_timeout_ms=_REQUEST_TIMEOUT_MS,
         retry_backoff_ms=100,
     )
 
@@ -62,14 +88,13 @@ def make_producer(settings: KafkaSettings, *, client_id: str) -> AIOKafkaProduce
 def make_consumer(settings: KafkaSettings, *, group: str, client_id: str) -> AIOKafkaConsumer:
     """A group consumer, not started and not subscribed; offsets are committed by the caller only."""
     return AIOKafkaConsumer(
-        bootstrap_servers=settings.bootstrap,
+        **_cluster(settings),
         group_id=group,
         client_id=client_id,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         fetch_max_wait_ms=200,
         max_poll_interval_ms=60_000,
-        request_timeout_ms=_REQUEST_TIMEOUT_MS,
         retry_backoff_ms=100,
         metadata_max_age_ms=10_000,
         **_memory_quirks(settings),
@@ -92,7 +117,7 @@ async def abandon(producer: AIOKafkaProducer) -> None:
 
 async def apply_topics(settings: KafkaSettings, topics: Iterable[tuple[str, int, dict[str, str]]]) -> list[str]:
     """Create the (name, partitions, configuration) that are missing; answers the created names. Idempotent."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap, request_timeout_ms=_REQUEST_TIMEOUT_MS)
+    admin = make_admin(settings)
     await admin.start()
     try:
         present = set(await admin.list_topics())

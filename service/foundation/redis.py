@@ -12,16 +12,19 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, Final, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
 from redis.exceptions import RedisError
 
 from service.foundation import metrics
 from service.foundation.breaker import Breaker
+from service.foundation.iam import PodIdentity
 from service.foundation.log import get_logger
 from service.foundation.redis_wire import Command, RedisWire
 from service.foundation.tracing import client_span
-from service.settings import RedisSettings
+from service.settings import RedisSettings, secret_now
 
 log = get_logger(__name__)
 T = TypeVar("T")
@@ -34,13 +37,32 @@ class RedisAway(Exception):
     """Redis did not answer (or is known not to): go on without it."""
 
 
+class _Login(CredentialProvider):
+    """User and password for one connection: from the URL as its secret is now, or an IAM token; empty when there is none."""
+
+    def __init__(self, settings: RedisSettings) -> None:
+        self._settings, self._identity = settings, PodIdentity()
+
+    async def get_credentials_async(self) -> tuple[str, str] | tuple[()]:  # type: ignore[override]  # empty: greet without
+        place = parse_url(secret_now("REDIS_URL", self._settings.url))
+        user, password = place.get("username") or "default", place.get("password")
+        if self._settings.auth == "iam":
+            password = await self._identity.cache_token(self._settings.iam_cache, user)
+        return (user, password) if password else ()
+
+
 class RedisClient:
     """redis-py with 0 retries and a bounded pool wait (its defaults can wait 20 s and more)."""
 
     def __init__(self, settings: RedisSettings) -> None:
         timeout_s = settings.timeout_ms / 1000
-        pool = BlockingConnectionPool.from_url(
-            settings.url.get_secret_value(),
+        login = _Login(settings)
+        place: dict[str, Any] = {
+            name: value for name, value in parse_url(settings.url.get_secret_value()).items() if name not in {"username", "password"}
+        }
+        pool = BlockingConnectionPool(
+            **place,
+            credential_provider=login,
             max_connections=settings.pool_size,
             timeout=timeout_s,
             socket_timeout=timeout_s,
@@ -48,7 +70,7 @@ class RedisClient:
             retry=Retry(NoBackoff(), 0),
         )
         self.raw: Redis = Redis(connection_pool=pool)
-        self._wire = RedisWire(settings.url.get_secret_value(), timeout_s=timeout_s)
+        self._wire = RedisWire(settings.url.get_secret_value(), login=login.get_credentials_async, timeout_s=timeout_s)
         self.breaker = Breaker("redis", changed=metrics.show_breaker)
         metrics.show_breaker(self.breaker.name, "closed")
         self._probe: asyncio.Task[None] | None = None
@@ -91,7 +113,7 @@ class RedisClient:
         if self._probe is not None:
             self._probe.cancel()
         with contextlib.suppress(RedisError, OSError):
-            await self.raw.aclose()
+            await self.raw.aclose(close_connection_pool=True)
         self._wire.close()
 
     def _failed(self) -> None:

@@ -11,14 +11,15 @@ import asyncio
 import contextlib
 import ssl
 from collections import deque
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, TypeAlias
 
 import hiredis
 from redis.asyncio.connection import SSLConnection, parse_url
 
 # As words, or packed already.
 Command = Sequence[str | bytes | int] | bytes
+Login: TypeAlias = Callable[[], Awaitable[tuple[str, ...]]]
 
 _CONNECT_FACTOR: Final = 4
 
@@ -27,11 +28,17 @@ class WireError(ConnectionError):
     """The connection broke or an answer was late; nothing is known about the commands sent."""
 
 
+async def nobody() -> tuple[str, ...]:
+    """The login of a server that asks for none."""
+    return ()
+
+
 class RedisWire:
     """Sends pipelines over one connection, opened when it is needed and opened again after it broke."""
 
-    def __init__(self, url: str, *, timeout_s: float) -> None:
+    def __init__(self, url: str, *, login: Login = nobody, timeout_s: float) -> None:
         self._target = parse_url(url)
+        self._login = login
         self._timeout_s = timeout_s
         self._protocol: _Protocol | None = None
         self._opening: asyncio.Task[_Protocol] | None = None
@@ -75,11 +82,9 @@ class RedisWire:
         return made
 
     async def _greet(self, protocol: _Protocol) -> None:
-        target = self._target
-        greetings: list[Command] = []
-        if password := target.get("password"):
-            greetings.append(("AUTH", target.get("username") or "default", password))
-        greetings.append(("SELECT", target.get("db", 0)))
+        who = await self._login()
+        greetings: list[Command] = [("AUTH", *who)] if who else []
+        greetings.append(("SELECT", self._target.get("db", 0)))
         for answer in await protocol.send(greetings, self._timeout_s):
             if isinstance(answer, Exception):
                 protocol.fail("refused")

@@ -18,7 +18,7 @@ from alembic.config import Config
 from sqlalchemy.exc import DBAPIError
 
 from service.foundation import failpoints
-from service.foundation.db import CONNECTION_ERRORS, Connection
+from service.foundation.db import CONNECTION_ERRORS, Connection, login
 from service.migrations.online import gave_way
 from service.settings import Settings, load_settings
 
@@ -35,11 +35,6 @@ def config() -> Config:
     made.set_main_option("version_locations", str(Path(__file__).parent / "versions"))
     made.set_main_option("path_separator", "os")
     return made
-
-
-def sqlalchemy_url() -> str:
-    """DATABASE_URL for SQLAlchemy's asyncpg dialect."""
-    return load_settings().db.url.get_secret_value().replace("postgresql://", "postgresql+asyncpg://", 1)
 
 
 def upgrade(to: str = "head") -> None:
@@ -77,7 +72,7 @@ async def current_revision(connection: Connection | asyncpg.Connection[asyncpg.R
 
 async def read_revision(settings: Settings) -> str | None:
     """As `current_revision`, on a connection of its own. Raises what asyncpg raises when the server is away."""
-    connection = await asyncpg.connect(settings.db.url.get_secret_value(), timeout=5)
+    connection = await asyncpg.connect(**login(settings.db), timeout=5)
     try:
         return await current_revision(connection)
     finally:
