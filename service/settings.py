@@ -72,7 +72,8 @@ class DatabaseSettings(Group):
     processes: int = Field(1, ge=1, description="processes that share the connection budget")
     connection_budget: int = Field(180, ge=1, description="connections all processes may open together")
     ssl: Literal["disable", "prefer", "require", "verify-full"] = Field("prefer", description="TLS to PostgreSQL")
-    auth: Literal["password", "iam"] = Field("password", description="iam: RDS tokens by EKS Pod Identity instead of the URL's password")
+    auth: Literal["password", "iam"] = Field("password", description="iam: RDS tokens by EKS Pod Identity, no password in DATABASE_URL")
+    iam_user: str = Field("", description="database user of the tokens; each component has its own")
 
 
 class RedisSettings(Group):
@@ -82,7 +83,8 @@ class RedisSettings(Group):
     )
     timeout_ms: int = Field(50, ge=1, description="connect, read and pool wait")
     pool_size: int = Field(32, ge=1, description="connections a process")
-    auth: Literal["password", "iam"] = Field("password", description="iam: ElastiCache tokens by EKS Pod Identity, user from the URL")
+    auth: Literal["password", "iam"] = Field("password", description="iam: ElastiCache tokens by EKS Pod Identity, no password in REDIS_URL")
+    iam_user: str = Field("", description="cache user of the tokens")
     iam_cache: str = Field("", description="id of the ElastiCache replication group; its tokens name it")
 
 
@@ -249,10 +251,10 @@ def _iam_complaints(s: Settings) -> list[str]:
     found = []
     if "iam" in {s.db.auth, s.redis.auth, s.kafka.auth} and not (s.aws.region and re.match(_CREDENTIAL_HOSTS, s.aws.credentials_url)):
         found.append("IAM logins need AWS_REGION and AWS_CONTAINER_CREDENTIALS_FULL_URI as EKS Pod Identity sets them: associate a role")
-    if s.db.auth == "iam" and s.db.ssl not in {"require", "verify-full"}:
-        found.append("APP_DB_AUTH=iam sends a token that must not be overheard: set APP_DB_SSL to require or verify-full")
-    if s.redis.auth == "iam" and not (s.redis.iam_cache and re.match("rediss://[^:@/]+@", s.redis.url.get_secret_value())):
-        found.append("APP_REDIS_AUTH=iam needs APP_REDIS_IAM_CACHE and a REDIS_URL like rediss://user@host:6379/0")
+    if s.db.auth == "iam" and not (s.db.iam_user and s.db.ssl in {"require", "verify-full"}):
+        found.append("APP_DB_AUTH=iam needs APP_DB_IAM_USER, and APP_DB_SSL require or verify-full: a token must not be overheard")
+    if s.redis.auth == "iam" and not (s.redis.iam_cache and s.redis.iam_user and s.redis.url.get_secret_value().startswith("rediss://")):
+        found.append("APP_REDIS_AUTH=iam needs APP_REDIS_IAM_CACHE, APP_REDIS_IAM_USER and a REDIS_URL with rediss://")
     return found
 
 

@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import asyncpg
 import orjson
@@ -330,7 +330,8 @@ def login(settings: DatabaseSettings, identity: PodIdentity | None = None) -> di
     found: dict[str, Any] = {"dsn": url, "ssl": False if settings.ssl == "disable" else settings.ssl}
     if settings.auth == "iam":
         place, signer = urlsplit(url), identity or PodIdentity()
-        found["password"] = lambda: signer.database_token(place.hostname or "", place.port or 5432, unquote(place.username or ""))
+        found["user"] = settings.iam_user
+        found["password"] = lambda: signer.database_token(place.hostname or "", place.port or 5432, settings.iam_user)
     return found
 
 

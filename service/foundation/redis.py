@@ -44,11 +44,11 @@ class _Login(CredentialProvider):
         self._settings, self._identity = settings, PodIdentity()
 
     async def get_credentials_async(self) -> tuple[str, str] | tuple[()]:  # type: ignore[override]  # empty: greet without
-        place = parse_url(secret_now("REDIS_URL", self._settings.url))
-        user, password = place.get("username") or "default", place.get("password")
-        if self._settings.auth == "iam":
-            password = await self._identity.cache_token(self._settings.iam_cache, user)
-        return (user, password) if password else ()
+        s = self._settings
+        if s.auth == "iam":
+            return s.iam_user, await self._identity.cache_token(s.iam_cache, s.iam_user)
+        place = parse_url(secret_now("REDIS_URL", s.url))
+        return (place.get("username") or "default", place["password"]) if place.get("password") else ()
 
 
 class RedisClient:

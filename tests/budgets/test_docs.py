@@ -191,10 +191,12 @@ def test_the_changelog_knows_this_version() -> None:
     assert re.search(rf"^## (Unreleased|\[?{re.escape(version)})", _text("CHANGELOG.md"), re.MULTILINE)
 
 
-def test_the_picture_is_what_its_script_draws() -> None:
-    script = ROOT / "docs" / "images" / "flow.py"
+@pytest.mark.parametrize("name", ["eks", "flow"])
+def test_the_picture_is_what_its_script_draws(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = ROOT / "docs" / "images" / f"{name}.py"
+    monkeypatch.syspath_prepend(str(script.parent))
     draw = runpy.run_path(str(script))["draw"]
-    assert script.with_name("flow.svg").read_text(encoding="utf-8") == draw(), "run: python docs/images/flow.py"
+    assert script.with_suffix(".svg").read_text(encoding="utf-8") == draw(), f"run: python {script.relative_to(ROOT)}"
 
 
 def _files() -> Iterator[Path]:

@@ -127,7 +127,7 @@ async def _user_then_cut(pool: Database, db: Database) -> str:
 
 
 async def test_every_connection_to_postgresql_brings_a_token_of_its_own(agent: Agent, settings: Settings, db: Database, guarded_role: str) -> None:
-    mine = settings.db.model_copy(update={"url": _as(settings, guarded_role), "auth": "iam", "ssl": "disable", "pool_size": 1})
+    mine = settings.db.model_copy(update={"auth": "iam", "iam_user": guarded_role, "ssl": "disable", "pool_size": 1})
     port = urlsplit(mine.url.get_secret_value()).port or 0
 
     async def expect_the_token_of(moment: datetime) -> None:
@@ -151,10 +151,7 @@ async def test_redis_takes_a_token_on_both_of_its_connections(agent: Agent, sett
     token = await PodIdentity(AwsSettings(), now=lambda: agent.now).cache_token("orders", "orders-api")
     admin = RedisClient(settings.redis)
     await admin.raw.execute_command("ACL", "SETUSER", "orders-api", "on", f">{token}", "~*", "+@all")
-    place = urlsplit(settings.redis.url.get_secret_value())
-    mine = settings.redis.model_copy(
-        update={"url": SecretStr(place._replace(netloc=f"orders-api@{place.hostname}:{place.port}").geturl()), "auth": "iam", "iam_cache": "orders"}
-    )
+    mine = settings.redis.model_copy(update={"auth": "iam", "iam_user": "orders-api", "iam_cache": "orders"})
     client = RedisClient(mine)
     assert await client.raw.acl_whoami() in {b"orders-api", "orders-api"}
     assert await client.pipeline([("ACL", "WHOAMI")]) == [b"orders-api"]
