@@ -61,7 +61,7 @@ load: $(VENV)/.dev ## a load run of half a minute on a stack of its own; ends in
 .PHONY: verify-deploy verify-deploy-full
 verify-deploy: ## chart, policy, image files, Terraform, workflows, alert rules, dashboards, deploy docs: the fast checks
 	$(PYTHON) deploy/verify/verify.py $(TARGETS)
-verify-deploy-full: ## those, and what takes longer: an emulated AWS, mutants
+verify-deploy-full: ## those, and what takes longer: mutants, an emulated AWS, containers, a real Kubernetes
 	$(PYTHON) deploy/verify/verify.py --full
 
 .PHONY: check format requirements

@@ -34,8 +34,9 @@ up() {
     fi
     need_docker; make_secrets
     if [ "${PLUMBLINE_BUILD:-1}" = 1 ]; then printf 'compose: building the image\n' >&2; docker compose build --quiet api; fi
-    printf 'compose: starting, up to 180 s\n' >&2
-    docker compose "${profile[@]}" up --detach --no-build --wait --wait-timeout 180 \
+    local patience=${PLUMBLINE_WAIT_S:-180}
+    printf 'compose: starting, up to %s s\n' "$patience" >&2
+    docker compose "${profile[@]}" up --detach --no-build --wait --wait-timeout "$patience" \
         api worker relay reaper issuer psp ${profile:+prometheus alertmanager grafana tempo loki collector} \
         || { docker compose ps --all >&2; die "not everything became healthy: docker compose logs <service>"; }
     printf 'ready http://127.0.0.1:%s\n' "${HTTP_PORT:-8000}"

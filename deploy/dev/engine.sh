@@ -2,7 +2,8 @@
 # A Docker Engine for this machine's own tests, where no image registry can be reached: Debian's docker.io started as
 # root on a socket of its own, and images of the same names as the ones compose.yaml and the chart ask for, made from
 # Debian's packages (stand-ins/Dockerfile). An engine that answers already is used as it is and pulls the real images.
-#   engine.sh env     print the shell settings that reach the engine; starts and fills it when needed (cold: 3-4 min)
+#   engine.sh env [node]   print the shell settings that reach the engine; starts and fills it when needed (cold: 3-4 min);
+#                     node: also the image of cluster.sh's machines
 #   engine.sh stop    remove what runs on our engine and end it; the images stay in the cache
 # Exit 2: something cannot be had; the line says what. Tested by `verify.py containers`.
 set -euo pipefail
@@ -60,7 +61,7 @@ plugins() {
 kafka_jars() {
     [ -d "$home/kafka" ] && return
     command -v mvn >/dev/null || die "mvn is missing: install Maven and Java 17 or newer (Debian: maven)"
-    nice -n 10 mvn -q -B -f stand-ins/kafka/pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$home/kafka.part" >"$home/log/mvn.log" 2>&1 || die "Maven could not fetch Apache Kafka, see $home/log/mvn.log"
+    nice -n 10 mvn -q -B -f ../../service/dev/kafka.pom.xml dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$home/kafka.part" >"$home/log/mvn.log" 2>&1 || die "Maven could not fetch Apache Kafka, see $home/log/mvn.log"
     mv "$home/kafka.part" "$home/kafka"
 }
 
@@ -69,7 +70,8 @@ stand_in() {
     docker image inspect "$2" >/dev/null 2>&1 && return
     say "stand-in for $2"
     local context; context=$(mktemp -d "$home/context.XXXX")
-    cp -r stand-ins/. "$context"; cp -rl "$home/kafka" "$context/kafka/libs"
+    cp -r stand-ins/. "$context"
+    if [ "$1" = kafka ]; then kafka_jars; cp -rl "$home/kafka" "$context/kafka/libs"; fi
     nice -n 10 docker build --quiet --target "$1" --tag "$2" "$context" >/dev/null 2>"$home/log/$1.log" || die "$2 could not be made, see $home/log/$1.log"
     rm -rf "$context"
 }
@@ -78,20 +80,24 @@ env_lines() { printf 'export DOCKER_HOST=%q DOCKER_CONFIG=%q DOCKER_BUILDKIT=1 P
 
 case "${1:-}" in
     env)
-        if ! ours && docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1; then exit 0; fi
         mkdir -p "$home"/{log,bin,config}
+        if ! ours && docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1; then
+            if [ "${2:-}" = node ]; then stand_in node plumbline-node:1; fi
+            exit 0
+        fi
         exec 9>"$home/lock"; flock 9
         install_packages
         # The engine's own client: a newer one may miss plugins.
         ln -sf /usr/bin/docker "$home/bin/docker"; PATH=$home/bin:$PATH
         export DOCKER_HOST=unix://$home/socket DOCKER_CONFIG=$home/config DOCKER_BUILDKIT=1
-        start 9>&-; base_image; plugins; kafka_jars
+        start 9>&-; base_image; plugins
         stand_in postgres postgres:17.6; stand_in valkey valkey/valkey:8.1.3; stand_in kafka apache/kafka:4.3.1
+        if [ "${2:-}" = node ]; then stand_in node plumbline-node:1; fi
         env_lines ;;
     stop)
         ours || exit 0
         PATH=$home/bin:$PATH; export DOCKER_HOST=unix://$home/socket
         docker ps --all --quiet | xargs --no-run-if-empty docker rm --force --volumes >/dev/null
         pid=$(cat "$home/pid"); kill "$pid"; while kill -0 "$pid" 2>/dev/null; do sleep 0.2; done; say "stopped" ;;
-    *) die "usage: engine.sh env | stop" ;;
+    *) die "usage: engine.sh env [node] | stop" ;;
 esac

@@ -79,7 +79,7 @@ MUTANTS = (
     Mutant("image", "Dockerfile", "COPY --from=build /app/.venv /app/.venv", "COPY --from=build /app/.venv /app/.venv\nCOPY --from=build /src /src"),
     Mutant("image", ".dockerignore", "!service", "!service\n!.plumbline"),
     Mutant("image", "compose.yaml", "cap_drop: [ALL]", "cap_drop: [NET_RAW]"),
-    Mutant("image", "compose.yaml", "127.0.0.1:8103:8103", "8103:8103"),
+    Mutant("image", "compose.yaml", "127.0.0.1:${ISSUER_PORT:-8103}:8103", "8103:8103"),
     Mutant("image", "compose.yaml", "postgres: {condition: service_healthy}", "postgres: {condition: service_started}"),
     Mutant("ci", ".github/workflows/image.yml", "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1", "actions/checkout@v7"),
     Mutant(

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What `make verify-deploy` runs: each target prints `N passed, M failed`; one that cannot run counts as failed.
 
-    verify.py                 the fast set            verify.py --full     also the mutants and a fake AWS
+    verify.py                 the fast set            verify.py --full     also mutants, a fake AWS, containers, a cluster
     verify.py chart ci …      these targets
 Standard library only: it first has deploy/verify/tools.sh install the checkers into build/verify.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -91,11 +92,13 @@ def targets() -> dict[str, tuple[Check, ...]]:
         "mutants": (Check("mutants", (PYTHON, "deploy/verify/mutants.py"), "closing"),),
         "tf": (Check("terraform", (*terraform, "tf"), "closing"), Check("checkov", (*terraform, "tf-policy"), "closing")),
         "tf-moto": (Check("terraform on moto", (*terraform, "tf-moto"), "closing"),),
+        "containers": (Check("docker", (PYTHON, "deploy/verify/containers.py"), "closing"),),
+        "cluster": (Check("kubernetes", ("deploy/dev/cluster/verify.sh",), "closing"),),
     }
 
 
 FAST = ("chart", "policy", "image", "ci", "docs", "tf", "rules", "dashboards", "collector")
-FULL = (*FAST, "mutants", "tf-moto")
+FULL = (*FAST, "mutants", "tf-moto", "containers", "cluster")
 
 
 def run(check: Check) -> tuple[int, int]:
@@ -129,14 +132,21 @@ def tally(counts: str, code: int, output: str) -> tuple[int, int]:
     return passed, failed
 
 
+def cpu_s() -> float:
+    """What the commands that ended so far took of the processors: on a shared machine more telling than the clock."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def run_target(name: str, checks: Sequence[Check]) -> bool:
-    started = time.monotonic()
+    started, cpu_before = time.monotonic(), cpu_s()
     print(f"== {name}", flush=True)
     passed = failed = 0
     for check in checks:
         good, bad = run(check)
         passed, failed = passed + good, failed + bad
         print(f"  {check.name}: {good} passed, {bad} failed ({time.monotonic() - started:.0f} s)", flush=True)
+    print(f"  {name} took {time.monotonic() - started:.0f} s, {cpu_s() - cpu_before:.0f} s of CPU", flush=True)
     print(f"{name}: {passed} passed, {failed} failed", flush=True)
     return failed == 0
 

@@ -58,6 +58,22 @@ def test_secret_names() -> None:
         assert f'"{name}"' in text
 
 
+@every_environment
+def test_iam_users_and_the_cache_they_log_in_to(environment: str) -> None:
+    """Tokens name a database user, a cache user and a replication group: all three are Terraform's."""
+    redis = values(environment)["redis"]
+    main = (TERRAFORM / "modules" / "environment" / "main.tf").read_text(encoding="utf-8")
+    assert re.search(r'name\s+= "orders-\$\{var.environment\}"', main)
+    assert (redis["iamCache"], redis["iamUserPrefix"]) == (f"orders-{environment}", f"orders-{environment}-")
+    cache = (TERRAFORM / "modules" / "elasticache" / "main.tf").read_text(encoding="utf-8")
+    assert 'user_name     = "${var.name}-${each.key}"' in cache
+    assert re.search(r"replication_group_id\s+= var.name\n", cache)
+    defaults = yaml.safe_load((ROOT / "deploy/helm/orders/values.yaml").read_text(encoding="utf-8"))
+    policy = (TERRAFORM / "modules" / "pod-identity" / "service.tf").read_text(encoding="utf-8")
+    assert f"/{defaults['database']['iamUserPrefix']}${{user}}" in policy
+    assert "${local.group_prefix}/${group}.retry" in policy
+
+
 def test_account_names() -> None:
     text = (TERRAFORM / "modules" / "pod-identity" / "main.tf").read_text(encoding="utf-8")
     for account in ("api", "worker", "migrate"):

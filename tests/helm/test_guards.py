@@ -25,6 +25,8 @@ REFUSALS: list[tuple[str, Values, str]] = [
     ("staging", nested("kafka.topics", {"orders.events.v1": 6}), "workers.core may have 12 replicas"),
     ("staging", nested("workers.core.minReplicas", 13), "workers.core.minReplicas is above"),
     ("staging", nested("kafka.region", ""), "kafka.region is empty"),
+    ("staging", nested("redis.iamCache", ""), "redis.iamCache is empty"),
+    ("staging", nested("database.ssl", "prefer"), "database.auth=iam sends a token"),
     ("staging", nested("database.poolSize", 20), "above connectionBudget 600"),
     ("default", nested("workers.core.groups", ["inventory", "payments", "mail"]), 'unknown group "mail"'),
     ("default", nested("workers.core.groups", [*ALL_GROUPS]), "is run by two entries"),

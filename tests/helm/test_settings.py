@@ -18,7 +18,16 @@ def environment(case: str, over: Values | None = None) -> dict[str, str]:
     objects = render(case, over)
     (name,) = [o["metadata"]["name"] for o in objects if o["kind"] == "ConfigMap" and o["metadata"]["name"].endswith("-config")]
     data: dict[str, str] = pick(objects, "ConfigMap", name)["data"]
-    return data
+    api = next(o for o in objects if o["kind"] == "Deployment" and o["metadata"]["name"].endswith("-api"))
+    return data | {entry["name"]: entry["value"] for entry in api["spec"]["template"]["spec"]["containers"][0].get("env", [])}
+
+
+# What EKS Pod Identity puts into every container whose service account has a role.
+POD_IDENTITY = {
+    "AWS_REGION": "us-east-1",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://169.254.170.23/v1/credentials",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": "/var/run/secrets/pods.eks.amazonaws.com/serviceaccount/eks-pod-identity-token",
+}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -34,7 +43,7 @@ def start(env: dict[str, str], secrets: Path) -> subprocess.CompletedProcess[str
     (secrets / "DATABASE_URL").write_text("postgresql://orders:from-file@db.example.com/orders", encoding="utf-8")
     (secrets / "REDIS_URL").write_text("rediss://redis.example.com:6379/0", encoding="utf-8")
     code = "from service.settings import load_settings as l; s = l(); print(s.db.url.get_secret_value(), s.production)"
-    full = {**env, "APP_SECRETS_DIR": str(secrets), "PATH": os.environ["PATH"]}
+    full = {**POD_IDENTITY, **env, "APP_SECRETS_DIR": str(secrets), "PATH": os.environ["PATH"]}
     return subprocess.run([sys.executable, "-c", code], env=full, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -45,6 +54,23 @@ def test_the_service_starts_with_the_environment_of_the_chart(case: str, tmp_pat
     url, production = ended.stdout.split()
     assert "from-file" in url, "the mounted secret is not read"
     assert production == str(case != "kind")
+
+
+@pytest.mark.parametrize("case", ["dev", "staging", "prod"])
+def test_every_component_logs_in_with_tokens_as_its_own_user(case: str) -> None:
+    objects = render(case)
+    users = {}
+    for thing in objects:
+        if thing["kind"] in {"Deployment", "Job"}:
+            spec = thing["spec"]["template"]["spec"]
+            for container in spec["containers"] + spec.get("initContainers", []):
+                env = {entry["name"]: entry["value"] for entry in container["env"]}
+                account = spec["serviceAccountName"].removeprefix("orders-")
+                assert env == {"APP_DB_IAM_USER": f"orders_{account}", "APP_REDIS_IAM_USER": f"orders-{case}-{account}"}
+                users[account] = env
+    assert set(users) == {"api", "worker", "migrate"}
+    told = environment(case)
+    assert (told["APP_DB_AUTH"], told["APP_REDIS_AUTH"], told["APP_KAFKA_AUTH"]) == ("iam", "iam", "iam")
 
 
 def test_a_contradiction_would_be_seen(tmp_path: Path) -> None:

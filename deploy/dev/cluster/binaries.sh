@@ -11,7 +11,7 @@ say() { printf 'binaries: %4d s  %s\n' "$SECONDS" "$*" >&2; }
 die() { say "$*"; exit 2; }
 
 commands=(kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl)
-packages=("${commands[@]/#/k8s.io/kubernetes/cmd/}" helm.sh/helm/v4/cmd/helm ./coredns)
+packages=("${commands[@]/#/k8s.io/kubernetes/cmd/}" helm.sh/helm/v4/cmd/helm ./coredns ./pause)
 
 # Kubernetes names its staging modules v0.0.0 and replaces them by folders of its own tree: here by their releases.
 write_module() {
@@ -25,12 +25,14 @@ write_module() {
         grep -oE '^[[:space:]]*k8s\.io/[a-z0-9-]+ v0\.0\.0( |$)' "$gomod" | awk -v v="v0.${kubernetes#v1.}" '{print "\t" $1 " => " $1 " " v}' | sort -u
         printf ')\n'
     } >go.mod
-    mkdir -p tools coredns
+    mkdir -p tools coredns pause
     { printf '//go:build tools\n\npackage tools\n\nimport (\n'; printf '\t_ "%s"\n' "${packages[@]:0:7}"; printf ')\n'; } >tools/tools.go
     # Only what a cluster's DNS needs: the full server brings the clients of three clouds.
     { printf 'package main\n\nimport (\n\t_ "github.com/coredns/coredns/core/dnsserver"\n\t"github.com/coredns/coredns/coremain"\n'
       printf '\t_ "github.com/coredns/coredns/plugin/%s"\n' cache errors health kubernetes ready
       printf ')\n\nfunc main() { coremain.Run() }\n'; } >coredns/main.go
+    # Holds a pod's network open until it is told to end.
+    printf 'package main\n\nimport (\n\t"os"\n\t"os/signal"\n\t"syscall"\n)\n\nfunc main() {\n\tc := make(chan os.Signal, 1)\n\tsignal.Notify(c, syscall.SIGTERM, syscall.SIGINT)\n\t<-c\n}\n' >pause/main.go
 }
 
 build() {

@@ -1,47 +1,97 @@
 #!/usr/bin/env bash
-# The chart on a real cluster (kubectl's current context) that already has the image plumbline:ci: install, helm test,
-# roll every pod under 50 requests/s with no failed request, roll back, uninstall. Needs kubectl, helm, python3.
-# Exit 1: something did not hold; the last lines say what the cluster saw.
+# The chart on a real cluster (kubectl's current context) that already has the image plumbline:ci: admission, install,
+# helm test, every pod rolled under 50 requests/s with no failed request, a drain against the disruption budget, upgrade,
+# rollback, uninstall. Needs kubectl, helm, python3. Closing line: `N passed, M failed`; on a failure first what the cluster saw.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 n=orders
+work=$(mktemp -d)
+passed=0
 k() { kubectl --namespace "$n" "$@"; }
-say() { printf '%4d s  %s\n' "$SECONDS" "$*"; }
-on_error() { say "FAILED; pods and events:"; k get pods -o wide || true; k get events --sort-by=.lastTimestamp | tail -30 || true; k logs deployment/orders-api --tail 40 || true; }
-trap on_error ERR
+held() { passed=$((passed + 1)); printf '%5d s  %s\n' "$SECONDS" "$*"; }
+on_error() {
+    printf '%5d s  FAILED at line %s; pods, events, logs:\n' "$SECONDS" "$1"
+    k get pods -o wide || true; k get events --sort-by=.lastTimestamp | tail -30 || true
+    k logs deployment/orders-api --all-containers --tail 30 || true; cat "$work"/* 2>/dev/null | tail -40
+    rm -rf "$work"; printf '%d passed, 1 failed\n' "$passed"
+    exit 1
+}
+trap 'on_error $LINENO' ERR
+secret() { k create secret generic "$@" --dry-run=client -o yaml | k apply -f - >/dev/null; }
+release=(orders deploy/helm/orders --namespace "$n" --values deploy/helm/orders/ci/kind-values.yaml)
 
 kubectl apply -f deploy/namespace.yaml >/dev/null
 password=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
 url="postgresql://plumbline:$password@postgres:5432/plumbline"
-secret() { k create secret generic "$@" --dry-run=client -o yaml | k apply -f - >/dev/null; }
 secret postgres --from-literal="password=$password"
 secret orders-secrets --from-literal="DATABASE_URL=$url" --from-literal="REDIS_URL=redis://valkey:6379/0"
 secret orders-migrate-secrets --from-literal="DATABASE_URL=$url"
 kubectl apply -f deploy/dev/cluster/dependencies.yaml >/dev/null
-k rollout status deployment --timeout 180s >/dev/null; say "PostgreSQL, Valkey, Kafka, issuer and provider are up"
 
+# The server judges every object with Pod Security `restricted`; a Deployment's violation is only a warning, so warnings fail.
+admit() { kubectl apply --namespace "$n" --server-side --dry-run=server --warnings-as-errors -f "$1"; }
+helm template "${release[@]}" >"$work/rendered.yaml"
+admit "$work/rendered.yaml" >"$work/admitted"
+held "admitted by the server without a warning: $(wc -l <"$work/admitted") objects"
+sed 's/readOnlyRootFilesystem: true/privileged: true/; s/allowPrivilegeEscalation: false/allowPrivilegeEscalation: true/' "$work/rendered.yaml" >"$work/privileged.yaml"
+if admit "$work/privileged.yaml" >"$work/refused" 2>&1; then false; fi
+grep -q 'would violate PodSecurity' "$work/refused"
+held "the same chart with privileged containers is refused"
+
+k rollout status deployment --timeout 600s >/dev/null; held "PostgreSQL, Valkey, Kafka, issuer and provider are up"
 secret orders-smoke-token --from-literal="token=$(k exec deployment/stand-ins -c issuer -- plumbline token --sub customer-1)"
-helm upgrade --install orders deploy/helm/orders --namespace "$n" --values deploy/helm/orders/ci/kind-values.yaml --wait --timeout 5m >/dev/null
-say "installed"
-k exec deployment/orders-api -c api -- plumbline seed; say "seeded"
-helm test orders --namespace "$n" --timeout 3m >/dev/null; say "helm test passed"
+helm upgrade --install "${release[@]}" --wait --timeout 10m >/dev/null
+held "installed: $(k get pods -l app.kubernetes.io/instance=orders --field-selector status.phase=Running --no-headers | wc -l) pods ready"
+k exec deployment/orders-api -c api -- plumbline seed >/dev/null; held "seeded"
+helm test orders --namespace "$n" --timeout 5m >/dev/null; held "helm test: ready, a bad token refused, an order placed, read and cancelled"
+read -r -a who <<<"$(k exec deployment/orders-api -c api -- python -c 'import os; print(os.getuid(), os.access("/app", os.W_OK), os.path.exists("/var/run/secrets/kubernetes.io"))')"
+[ "${who[*]}" = "10001 False False" ]; held "pods run as uid 10001 on a read-only root, without a cluster token"
 
-port=$(k get service orders-api -o jsonpath='{.spec.clusterIP}')
-load() { # seconds: from inside the cluster, through the Service, a new connection a request
-    k run "load-$SECONDS" --image plumbline:ci --image-pull-policy Never --restart Never --attach --rm --quiet \
-        --overrides "$(python3 deploy/dev/cluster/load_pod.py "http://$port" "$1")"
-}
+address=$(k get service orders-api -o jsonpath='{.spec.clusterIP}')
 k create configmap load --from-file=deploy/dev/cluster/load.py --dry-run=client -o yaml | k apply -f - >/dev/null
-load 60 >"${TMPDIR:-/tmp}/load.$$" & judge=$!
-sleep 3
-k rollout restart deployment/orders-api >/dev/null
-k rollout status deployment/orders-api --timeout 180s >/dev/null; say "rolled under load"
-wait "$judge" || { cat "${TMPDIR:-/tmp}/load.$$"; false; }
-tail -1 "${TMPDIR:-/tmp}/load.$$"; rm -f "${TMPDIR:-/tmp}/load.$$"
+# From inside the cluster, through the Service, a new connection a request; its log is the judge's.
+start_load() { # name, seconds
+    k run "$1" --image plumbline:ci --image-pull-policy Never --restart Never --overrides "$(python3 deploy/dev/cluster/load_pod.py "http://$address" "$2")" >/dev/null
+    k wait --for=condition=Ready "pod/$1" --timeout 120s >/dev/null
+}
+end_load() { # name
+    k wait --for=jsonpath='{.status.containerStatuses[0].state.terminated}' "pod/$1" --timeout 600s >/dev/null
+    k logs "$1" | tail -2 >"$work/load"
+    grep -qE '^[0-9]+ requests, 0 failed$' "$work/load"; [ "$(k get pod "$1" -o jsonpath='{.status.containerStatuses[0].state.terminated.exitCode}')" = 0 ]
+    k delete pod "$1" --wait=false >/dev/null
+}
 
-helm upgrade orders deploy/helm/orders --namespace "$n" --reuse-values --set config.logLevel=debug --wait --timeout 5m >/dev/null; say "upgraded"
-helm rollback orders 1 --namespace "$n" --wait --timeout 5m >/dev/null; say "rolled back"
+start_load load-roll "${LOAD_SECONDS:-120}"
+k rollout restart deployment/orders-api >/dev/null; k rollout status deployment/orders-api --timeout 600s >/dev/null
+[ "$(k get pod load-roll -o jsonpath='{.status.phase}')" = Running ]   # else part of the rollout went unwatched
+end_load load-roll; held "every API pod replaced under 50 requests/s: $(tail -1 "$work/load")"
+
+# The budget: with nowhere to go, one pod of a workload may leave, the next is refused.
+if [ "$(kubectl get nodes --no-headers | wc -l)" -gt 1 ]; then
+    node=$(k get pods -l app.kubernetes.io/component=api -o jsonpath='{range .items[*]}{.spec.nodeName}{"\n"}{end}' | grep -v '^n1$' | head -1)
+    start_load load-drain 60
+    kubectl drain "$node" --ignore-daemonsets --delete-emptydir-data --force --timeout 300s >"$work/drain" 2>&1
+    end_load load-drain; held "node $node drained under 50 requests/s: $(tail -1 "$work/load")"
+    kubectl cordon -l kubernetes.io/os=linux >/dev/null
+    evict() { # pod
+        printf '{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":"%s","namespace":"%s"}}' "$1" "$n" |
+            kubectl create --raw "/api/v1/namespaces/$n/pods/$1/eviction" -f - 2>&1
+    }
+    read -r -a pods <<<"$(k get pods -l app.kubernetes.io/component=api --field-selector status.phase=Running -o jsonpath='{.items[*].metadata.name}')"
+    evict "${pods[0]}" >"$work/first"; grep -q Success "$work/first"
+    evict "${pods[1]}" >"$work/second" || true; grep -q "disruption budget" "$work/second"
+    kubectl uncordon -l kubernetes.io/os=linux >/dev/null; k rollout status deployment/orders-api --timeout 600s >/dev/null
+    held "a second eviction is refused by the disruption budget"
+fi
+
+helm upgrade "${release[@]}" --set config.logLevel=debug --wait --timeout 10m >/dev/null
+[ "$(k exec deployment/orders-api -c api -- printenv APP_TELEMETRY_LOG_LEVEL)" = debug ]; held "upgraded"
+helm rollback orders 1 --namespace "$n" --wait --timeout 10m >/dev/null
+[ "$(k exec deployment/orders-api -c api -- printenv APP_TELEMETRY_LOG_LEVEL)" = info ]; held "rolled back"
 helm uninstall orders --namespace "$n" --wait >/dev/null
-left=$(k get all,configmap,secret,serviceaccount,networkpolicy,poddisruptionbudget -l app.kubernetes.io/instance=orders -o name)
-[ -z "$left" ] || { say "left behind: $left"; exit 1; }
-say "uninstalled, nothing left"
+k delete pods -l run --wait=true >/dev/null 2>&1 || true
+k wait --for=delete pod -l app.kubernetes.io/instance=orders --timeout 180s >/dev/null
+left=$(k get all,configmap,secret,serviceaccount,networkpolicy,poddisruptionbudget,horizontalpodautoscaler -l app.kubernetes.io/instance=orders -o name)
+[ -z "$left" ] || { echo "left behind: $left" >"$work/left"; false; }
+held "uninstalled, nothing left"
+rm -rf "$work"; printf '%d passed, 0 failed\n' "$passed"

@@ -18,7 +18,11 @@ APP_DB_POOL_SIZE: {{ $v.database.poolSize | quote }}
 APP_DB_PROCESSES: {{ include "orders.processes" . | quote }}
 APP_DB_CONNECTION_BUDGET: {{ $v.database.connectionBudget | quote }}
 APP_DB_SSL: {{ $v.database.ssl }}
+APP_DB_AUTH: {{ $v.database.auth }}
+APP_REDIS_AUTH: {{ $v.redis.auth }}
+APP_REDIS_IAM_CACHE: {{ $v.redis.iamCache | quote }}
 KAFKA_BOOTSTRAP: {{ $v.kafka.bootstrapServers | quote }}
+APP_KAFKA_AUTH: {{ eq $v.kafka.auth "aws_msk_iam" | ternary "iam" "none" }}
 APP_KAFKA_REPLICATION_FACTOR: {{ $v.kafka.replicationFactor | quote }}
 APP_AUTH_ISSUER: {{ $v.auth.issuer | quote }}
 APP_AUTH_AUDIENCE: {{ $v.auth.audience | quote }}
@@ -31,6 +35,17 @@ APP_TELEMETRY_OTLP_URL: {{ $v.telemetry.otlpUrl | quote }}
 APP_TELEMETRY_SAMPLE_RATIO: {{ $v.telemetry.sampleRatio | quote }}
 APP_TELEMETRY_LOG_LEVEL: {{ $v.config.logLevel }}
 APP_TELEMETRY_LOG_FORMAT: json
+{{- end -}}
+
+{{/* Who a component is to RDS and ElastiCache: one user a service account. (dict "root" $ "account" "api") */}}
+{{- define "orders.identity" -}}
+{{- $v := .root.Values -}}
+{{- if eq $v.database.auth "iam" }}
+- {name: APP_DB_IAM_USER, value: {{ printf "%s%s" $v.database.iamUserPrefix .account | quote }}}
+{{- end }}
+{{- if eq $v.redis.auth "iam" }}
+- {name: APP_REDIS_IAM_USER, value: {{ printf "%s%s" $v.redis.iamUserPrefix .account | quote }}}
+{{- end }}
 {{- end -}}
 
 {{- define "orders.environment" -}}

@@ -18,12 +18,15 @@ capabilities: {drop: [ALL]}
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
-{{/* Image, environment, mounts: what every container of this chart shares. (dict "root" $) */}}
+{{/* Image, environment, mounts: what every container of this chart shares. (dict "root" $ "account" "api") */}}
 {{- define "orders.containerCommon" -}}
 image: {{ include "orders.image" .root | quote }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 envFrom:
   - configMapRef: {name: {{ include "orders.fullname" .root }}-config}
+{{- with include "orders.identity" (dict "root" .root "account" (.account | default "migrate")) | trim }}
+env: {{- . | nindent 2 }}
+{{- end }}
 securityContext: {{- include "orders.containerSecurity" . | nindent 2 }}
 volumeMounts:
   - {name: tmp, mountPath: /tmp}

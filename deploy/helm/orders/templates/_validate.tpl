@@ -100,6 +100,12 @@
 {{- end -}}
 
 {{- define "orders.validateSecrets" -}}
+{{- if and (eq .Values.redis.auth "iam") (not .Values.redis.iamCache) -}}
+{{- fail "redis.iamCache is empty: the tokens of redis.auth=iam name the replication group; set its id" -}}
+{{- end -}}
+{{- if and (eq .Values.database.auth "iam") (has .Values.database.ssl (list "disable" "prefer")) -}}
+{{- fail "database.auth=iam sends a token that must not be overheard: set database.ssl to require or verify-full" -}}
+{{- end -}}
 {{- $own := include "orders.ownEnvironment" . | fromYaml -}}
 {{- range $name, $_ := .Values.config.extra -}}
 {{- if hasKey $own $name -}}

@@ -7,7 +7,8 @@ locals {
   group_prefix   = replace(var.kafka_cluster_arn, ":cluster/", ":group/")
 
   topic_arns = [for topic in var.topics : "${local.topic_prefix}/${topic}"]
-  group_arns = [for group in var.consumer_groups : "${local.group_prefix}/${group}"]
+  # Retries are read by a group of their own, `<group>.retry`, so that they never hold up the main topic.
+  group_arns = flatten([for group in var.consumer_groups : ["${local.group_prefix}/${group}", "${local.group_prefix}/${group}.retry"]])
   # `<topic>.<group>.retry.<n>` and `<topic>.<group>.dlt`.
   detour_arns = flatten([
     for topic in var.topics : [

@@ -79,6 +79,11 @@ run "service" {
   }
 
   assert {
+    condition     = contains(flatten([for statement in jsondecode(aws_iam_role_policy.this["worker"].policy).Statement : statement.Resource]), "arn:aws:kafka:us-east-1:111122223333:group/orders-test/uuid-1/payments") && contains(flatten([for statement in jsondecode(aws_iam_role_policy.this["worker"].policy).Statement : statement.Resource]), "arn:aws:kafka:us-east-1:111122223333:group/orders-test/uuid-1/payments.retry")
+    error_message = "groups by name, each with its retry group"
+  }
+
+  assert {
     condition     = !contains(flatten([for statement in jsondecode(aws_iam_role_policy.this["worker"].policy).Statement : statement.Action]), "kafka-cluster:CreateTopic") && contains(flatten([for statement in jsondecode(aws_iam_role_policy.this["migrate"].policy).Statement : statement.Action]), "kafka-cluster:CreateTopic")
     error_message = "only `topics apply` makes topics"
   }
