@@ -9,21 +9,24 @@ WORKDIR /src
 # Wheels carry debug symbols for a debugger that is never there: 40 MB of them. Only the build stage gets the tool.
 # hadolint ignore=DL3008
 RUN command -v strip >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends binutils; }
-# Dependencies first: this layer is rebuilt only when their hashes change.
+# Dependencies first: this layer is rebuilt only when their hashes change. Without what typer colours its help with where it
+# is there, and without the tests that packages bring along.
 COPY requirements/runtime.txt requirements/build.txt requirements/
 RUN --mount=type=cache,target=/var/cache/pip \
     python -m venv /app/.venv \
-    && /app/.venv/bin/pip install --quiet --require-hashes -r requirements/runtime.txt -r requirements/build.txt
-COPY pyproject.toml README.md LICENSE ./
-COPY service service
-COPY workers workers
-# Without isolation the build uses the pinned setuptools; afterwards neither it nor pip is needed, nor what typer colours
-# its help with where it is there, nor the tests that packages bring along.
-RUN /app/.venv/bin/pip install --quiet --no-deps --no-build-isolation --no-index . \
-    && /app/.venv/bin/pip uninstall --quiet --yes setuptools rich pygments markdown-it-py mdurl pip \
+    && /app/.venv/bin/pip install --quiet --no-compile --require-hashes -r requirements/runtime.txt -r requirements/build.txt \
+    && /app/.venv/bin/pip uninstall --quiet --yes rich pygments markdown-it-py mdurl \
     && find /app/.venv -type d '(' -name __pycache__ -o -name tests -o -name testing ')' -prune -exec rm -rf {} + \
     && find /app/.venv -name '*.so' -exec strip --strip-unneeded {} + \
     && /app/.venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /app/.venv/lib
+COPY pyproject.toml README.md LICENSE ./
+COPY service service
+COPY workers workers
+# Without isolation the build uses the pinned setuptools; afterwards neither it nor pip is needed.
+RUN /app/.venv/bin/pip install --quiet --no-compile --no-deps --no-build-isolation --no-index . \
+    && /app/.venv/bin/pip uninstall --quiet --yes setuptools pip \
+    && /app/.venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash \
+        /app/.venv/lib/python3*/site-packages/service /app/.venv/lib/python3*/site-packages/workers
 
 FROM ${PYTHON_IMAGE} AS runtime
 ARG VERSION=0.0.0

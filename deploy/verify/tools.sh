@@ -28,6 +28,7 @@ crd_modules=(
 )
 go_tools=(
     "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
+    "github.com/yannh/kubeconform/cmd/kubeconform@v0.8.0"
 )
 
 install_python() {
@@ -41,7 +42,7 @@ install_python() {
     touch "$stamp"
 }
 
-need_go() { command -v go >/dev/null || die "go is missing: install Go 1.25 or newer (it builds actionlint and fetches the CRDs)"; }
+need_go() { command -v go >/dev/null || die "go is missing: install Go 1.25 or newer (it builds actionlint and kubeconform and fetches the CRDs)"; }
 
 install_go() {
     local tool name

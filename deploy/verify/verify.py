@@ -55,7 +55,7 @@ def targets() -> dict[str, tuple[Check, ...]]:
     terraform = (PYTHON, "deploy/verify/terraform.py")
     scripts = (*glob("deploy/**/*.sh"),)
     return {
-        "chart": (pytest("tests/helm"),),
+        "chart": (pytest("tests/helm"), Check("kubeconform", (PYTHON, "deploy/verify/kubeconform.py"), "closing")),
         "policy": (Check("checkov", (PYTHON, "deploy/verify/policy.py"), "closing"),),
         "image": (
             Check("hadolint", (str(BIN / "hadolint"), "--failure-threshold", "info", "Dockerfile")),

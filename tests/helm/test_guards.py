@@ -56,7 +56,7 @@ REFUSALS: list[tuple[str, Values, str]] = [
     ("prod", nested("notifications.webhookUrl", ""), "notifications.webhookUrl is empty"),
     ("prod", nested("config.appEnv", "development"), "prod needs config.appEnv"),
     ("prod", nested("zoneSpread", "ScheduleAnyway"), "prod spreads over zones"),
-    ("prod", nested("database.ssl", "prefer"), "prod encrypts database connections"),
+    ("prod", {"database": {"ssl": "prefer", "auth": "password"}}, "prod encrypts database connections"),
     ("prod", nested("ingress.deletionProtection", to=False), "prod keeps its load balancer"),
 ]
 
