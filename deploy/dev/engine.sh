@@ -76,6 +76,7 @@ stand_in() {
     rm -rf "$context"
 }
 
+# shellcheck disable=SC2016 # the reader's own PATH
 env_lines() { printf 'export DOCKER_HOST=%q DOCKER_CONFIG=%q DOCKER_BUILDKIT=1 PATH=%q:"$PATH"\n' "$DOCKER_HOST" "$DOCKER_CONFIG" "$home/bin"; }
 
 case "${1:-}" in

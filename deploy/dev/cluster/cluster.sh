@@ -78,6 +78,7 @@ up() {
     kubectl apply --filename "$here/dns.yaml" >/dev/null
     kubectl --namespace kube-system rollout status deployment/coredns --timeout=180s >/dev/null || die "the cluster's DNS did not start"
     say "$count nodes and DNS ready"
+    # shellcheck disable=SC2016 # the reader's own PATH
     printf '%s\nexport KUBECONFIG=%q PATH=%q:"$PATH"\n' "$settings" "$KUBECONFIG" "$binaries"
 }
 

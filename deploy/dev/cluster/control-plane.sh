@@ -17,4 +17,6 @@ identity() { printf -- '--kubeconfig=/pki/%s.conf --authentication-kubeconfig=/p
 # shellcheck disable=SC2046
 /opt/kubernetes/kube-scheduler $(identity scheduler) >"$logs/scheduler.log" 2>&1 &
 trap 'kill $(jobs -p); wait; exit 0' TERM INT
-wait -n; echo "a process of the control plane ended: see $logs"; kill $(jobs -p); exit 1
+wait -n; echo "a process of the control plane ended: see $logs"
+# shellcheck disable=SC2046 # several process ids
+kill $(jobs -p); exit 1
