@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -25,16 +26,18 @@ from rendering import CASES, render_text, values_of  # noqa: E402
 VERSIONS = ("1.30.0", "1.33.0", "1.37.0")
 
 
-def lay_out(folder: Path) -> list[str]:
-    """The schemas under the names kubeconform looks for; the -schema-location arguments."""
+def lay_out(folder: Path, kinds: set[str]) -> list[str]:
+    """The schemas of these kinds, under the names kubeconform looks for; the -schema-location arguments."""
     bundled = Path(kubernetes_validate.__file__).with_name("kubernetes-json-schema")
     for version in VERSIONS:
         target = folder / f"v{version}"
         target.mkdir()
-        for file in (bundled / f"v{version}-local-strict").glob("*.json"):
+        source = bundled / f"v{version}-local-strict"
+        for file in (source / "_definitions.json", *(found for kind in kinds for found in source.glob(f"{kind.lower()}-*.json"))):
             # Made for a server that serves them under /api; here they lie beside each other.
-            text = file.read_text(encoding="utf-8").replace('"/api/_definitions.json#', '"_definitions.json#')
-            (target / file.name).write_text("\n".join(line for line in text.splitlines() if '"$id":' not in line), encoding="utf-8")
+            schema = json.loads(file.read_text(encoding="utf-8").replace('"/api/_definitions.json#', '"_definitions.json#'))
+            schema.pop("$id", None)
+            (target / file.name).write_text(json.dumps(schema), encoding="utf-8")
     (folder / "crd").mkdir()
     for (api, kind), schema in crd_schema.load().items():
         group, version = api.split("/")
@@ -60,13 +63,13 @@ def judge(manifest: str, version: str, locations: list[str]) -> tuple[int, list[
 def main() -> int:
     passed, failures = 0, []
     with tempfile.TemporaryDirectory(prefix="plumbline-schemas-") as name:
-        locations = lay_out(Path(name))
-        good = render_text(values_of("default"))
+        manifests = {case: "\n---\n".join(text for file, text in render_text(values_of(case)).items() if file.endswith(".yaml")) for case in CASES}
+        locations = lay_out(Path(name), {kind for manifest in manifests.values() for kind in re.findall(r"^kind: (\w+)", manifest, re.MULTILINE)})
+        good = manifests["default"]
         for spoilt in (good.replace("imagePullPolicy:", "imagePulPolicy:", 1), good.replace("kind: Deployment", "kind: Deployment\nkind: Deployment", 1)):
             if not judge(spoilt, VERSIONS[0], locations)[1]:
                 failures.append("a misspelt field or a duplicate key passes: the check cannot fail")
-        for case in CASES:
-            manifest = render_text(values_of(case))
+        for case, manifest in manifests.items():
             for version in VERSIONS:
                 valid, complaints = judge(manifest, version, locations)
                 passed += valid
