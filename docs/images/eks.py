@@ -1,7 +1,7 @@
 # ruff: noqa: INP001 - a script, no package
 """Draws docs/images/eks.svg: where each part runs on AWS, and on which port it speaks. `python docs/images/eks.py` writes it.
 
-Names and ports are those of infra/terraform and deploy/helm/orders; tests/deploy/test_docs.py compares the picture with both.
+Names and ports are those of infra/terraform and deploy/helm/orders; tests/budgets/test_docs.py compares the picture with both.
 """
 
 from __future__ import annotations
