@@ -16,6 +16,8 @@ import asyncpg
 from alembic import command
 from alembic.config import Config
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from service.foundation import failpoints
 from service.foundation.db import CONNECTION_ERRORS, Connection, login
@@ -35,6 +37,13 @@ def config() -> Config:
     made.set_main_option("version_locations", str(Path(__file__).parent / "versions"))
     made.set_main_option("path_separator", "os")
     return made
+
+
+def make_engine(**server_settings: str) -> AsyncEngine:
+    """An engine with the service's own log-in, one connection a use."""
+    arguments = login(load_settings().db)
+    url = arguments.pop("dsn").replace("postgresql://", "postgresql+asyncpg://", 1)
+    return create_async_engine(url, poolclass=NullPool, connect_args=arguments | {"server_settings": server_settings})
 
 
 def upgrade(to: str = "head") -> None:

@@ -7,14 +7,11 @@ from typing import Any
 
 from alembic import context
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
 from service.foundation import failpoints
-from service.foundation.db import login
+from service.migrations import make_engine
 from service.migrations.online import LOCK_TIMEOUT_MS
 from service.models import metadata
-from service.settings import load_settings
 
 _LOCK = 0x6D696772617465  # "migrate"
 _TURN_TIMEOUT_S = 300.0
@@ -41,10 +38,7 @@ def run(connection: Connection) -> None:
 
 async def migrate() -> None:
     """Open one connection; a lock wait longer than `LOCK_TIMEOUT_MS` fails instead of queueing writers behind it."""
-    arguments = login(load_settings().db)
-    url = arguments.pop("dsn").replace("postgresql://", "postgresql+asyncpg://", 1)
-    arguments["server_settings"] = {"lock_timeout": str(LOCK_TIMEOUT_MS), "application_name": "plumbline-migrate"}
-    engine = create_async_engine(url, poolclass=NullPool, connect_args=arguments)
+    engine = make_engine(lock_timeout=str(LOCK_TIMEOUT_MS), application_name="plumbline-migrate")
     async with engine.connect() as connection:
         # One migration at a time: the second waits for the first and then finds nothing to do. It asks again and again
         # instead of waiting inside a statement: an index made concurrently waits for every statement that is older.

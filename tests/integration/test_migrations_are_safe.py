@@ -21,10 +21,8 @@ import pytest
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
-from service.migrations import REQUIRED_REVISION, config, downgrade, online, sqlalchemy_url, upgrade
+from service.migrations import REQUIRED_REVISION, config, downgrade, make_engine, online, upgrade
 from tests.support.servers import Servers
 
 # The timeout is the connection's (env.py), held below; the rest is taste, not safety.
@@ -153,7 +151,7 @@ def test_what_would_stop_the_writers_is_refused(name: str, servers: Servers, tmp
     planted, rule = UNSAFE[name]
 
     async def say() -> list[Said]:
-        engine = create_async_engine(sqlalchemy_url(), poolclass=NullPool)
+        engine = make_engine()
         with recording() as said:
             async with engine.connect() as connection:
                 for statement in planted.split("; "):

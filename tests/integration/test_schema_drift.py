@@ -10,11 +10,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
 from service.foundation.db import Database
-from service.migrations import sqlalchemy_url
+from service.migrations import make_engine
 from service.models import metadata
 from tests.integration.facts import Facts
 
@@ -43,7 +41,7 @@ async def both(db: Database, facts: Facts) -> AsyncIterator[Facts]:
     """The models' tables in a schema of their own, beside the migrated ones."""
     await facts.run(f"DROP SCHEMA IF EXISTS {MODELS} CASCADE")
     await facts.run(f"CREATE SCHEMA {MODELS}")
-    engine = create_async_engine(sqlalchemy_url(), poolclass=NullPool, connect_args={"server_settings": {"search_path": MODELS}})
+    engine = make_engine(search_path=MODELS)
     async with engine.begin() as connection:
         await connection.run_sync(metadata.create_all)
     await engine.dispose()
@@ -72,7 +70,7 @@ async def test_the_models_say_what_the_migrations_made(both: Facts) -> None:
     [
         "ALTER TABLE {0}.orders ADD COLUMN coupon text", "ALTER TABLE {0}.orders ALTER COLUMN note TYPE varchar(500)",
         "ALTER TABLE {0}.orders ALTER COLUMN total_minor DROP NOT NULL", "ALTER TABLE {0}.product ALTER COLUMN version SET DEFAULT 2",
-        "DROP INDEX {0}.ix_orders_unfinished", "ALTER TABLE {0}.orders DROP CONSTRAINT ck_orders_status_known",
+        "DROP INDEX {0}.ix_orders_open", "ALTER TABLE {0}.orders DROP CONSTRAINT ck_orders_status_known",
         "ALTER TABLE {0}.order_line DROP CONSTRAINT fk_order_line_order_id", "COMMENT ON TABLE {0}.stock IS 'else'",
         "ALTER TABLE {0}.outbox RESET (autovacuum_vacuum_threshold)", "CREATE TABLE {0}.forgotten ()",
     ],
