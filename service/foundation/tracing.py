@@ -140,7 +140,7 @@ class server_span:  # noqa: N801 - reads as the verb it is
     Most requests are not sampled and have no span: ids to log and to pass on are all they need (None is entered).
     """
 
-    __slots__ = ("_name", "_parent", "_span", "_token")
+    __slots__ = ("_light", "_name", "_parent", "_recorded", "_span", "_token")
 
     _span: Span | None
 
@@ -152,19 +152,22 @@ class server_span:  # noqa: N801 - reads as the verb it is
         if parent is not None or random() < _ratio:  # noqa: S311 - a share, no secret
             self._span = _tracer.start_span(self._name, context=parent, kind=SpanKind.SERVER)
             self._token = attach(trace.set_span_in_context(self._span))
-            _recording.set(self._span.is_recording())
+            self._recorded = _recording.set(self._span.is_recording())
         else:
             self._span = None
-            _unrecorded.set((getrandbits(128) or 1, getrandbits(64) or 1))
-            _recording.set(False)
+            self._light = _unrecorded.set((getrandbits(128) or 1, getrandbits(64) or 1))
+            self._recorded = _recording.set(False)
         return self._span
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
-        if self._span is not None:
-            detach(self._token)
-            if kind is not None:
-                mark_failed(self._span, kind.__name__)
-            self._span.end()
+        _recording.reset(self._recorded)
+        if self._span is None:
+            _unrecorded.reset(self._light)
+            return
+        detach(self._token)
+        if kind is not None:
+            mark_failed(self._span, kind.__name__)
+        self._span.end()
 
 
 def mark_failed(span: Span, error_type: str) -> None:

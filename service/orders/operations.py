@@ -15,16 +15,16 @@ from typing import Any, Final
 from uuid import UUID
 
 from asyncpg import Record
-from sqlalchemy import Select, bindparam, func, select, update
+from sqlalchemy import Select, bindparam, case, func, null, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
-from sqlalchemy.types import Integer, Text, Uuid
+from sqlalchemy.types import Boolean, Integer, Text, Uuid
 
 from service import events
 from service.errors import InvalidTransition, NotFound, PreconditionFailed
 from service.foundation.clock import rfc3339
 from service.foundation.db import Connection, Statement
 from service.models import order_line, order_timeline, orders
-from service.orders.states import STEPS, Step
+from service.orders.states import STEPS, WAITING, Step
 from service.outbox import make_event, record
 
 _LINES: Final = (
@@ -72,7 +72,7 @@ _MOVE: Final = Statement(
         status_reason=bindparam("reason", type_=Text),
         version=orders.c.version + 1,
         updated_at=func.now(),
-        closed_at=func.coalesce(orders.c.closed_at, func.now()),  # every step taken here ends the wait; `reserve` is reserve_stock.sql
+        closed_at=case((bindparam("waits", type_=Boolean), null()), else_=func.coalesce(orders.c.closed_at, func.now())),
     )
     .returning(orders, _LINES)
 )
@@ -163,7 +163,11 @@ async def _change(connection: Connection, order_id: UUID, step: str, version: in
 async def move(connection: Connection, order_id: UUID, step: str, *, version: int | None = None, reason: str | None = None) -> Record | None:
     """Take one step of `states.STEPS` and record its event; None if the guard hit no row (nothing written)."""
     legal: Step = STEPS[step]
-    row = await connection.fetchrow(*_MOVE(match_id=order_id, sources=list(legal.sources), match_version=version, target=legal.target, reason=reason))
+    row = await connection.fetchrow(
+        *_MOVE(
+            match_id=order_id, sources=list(legal.sources), match_version=version, target=legal.target, waits=legal.target in WAITING, reason=reason
+        )
+    )
     if row is not None:
         await record(connection, make_event(legal.event, "order", str(order_id), row["version"], _payload(legal.event, row, reason)))
     return row

@@ -29,6 +29,8 @@ STEPS: Final[dict[str, Step]] = {
     "expire": Step(("placed", "reserved"), "expired", "order.expired"),
 }
 
+# Not decided yet: the reaper looks at these, and `closed_at` is empty.
+WAITING: Final = frozenset({"placed", "reserved"})
 TERMINAL: Final = frozenset({"rejected", "shipped", "cancelled", "expired"})
 
 

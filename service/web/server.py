@@ -130,9 +130,14 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.cycle.more_body and not self.pipeline and not self.transport.is_closing():
-            # Answered before the body came: give the client a moment to read that, then stop listening to it.
-            self.loop.call_later(_LINGER_S, self.transport.close)
+        if self._in_body and not self.pipeline and not self.transport.is_closing():
+            # Answered before the body came: give the client a moment to read that and to finish, then stop listening to it.
+            self.loop.call_later(_LINGER_S, self._stop_listening, self.cycle)
+
+    def _stop_listening(self, answered: RequestResponseCycle) -> None:
+        """The body of a request answered long ago still comes; one that has come since leaves the connection to the next request."""
+        if self.cycle is answered and self._in_body:
+            self.transport.close()
 
     def _idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete

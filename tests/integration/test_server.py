@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from service.dev.issuer import mint
 from service.foundation.lifecycle import Lifecycle
 from service.settings import HttpSettings, Settings
+from service.web import server
 from service.web.server import serve_api
 from tests.integration.facts import Facts
 
@@ -247,6 +248,26 @@ async def test_connections_beyond_the_cap_are_refused(app: FastAPI) -> None:
         assert (await extra.answer()).startswith(b"HTTP/1.1 503 ")
         for wire in held:
             wire.writer.close()
+
+
+@pytest.mark.parametrize("rest_of_the_body", [b"{}", b""])
+async def test_what_was_answered_before_its_body_came_may_finish_and_then_go_on(
+    address: tuple[str, int], monkeypatch: pytest.MonkeyPatch, rest_of_the_body: bytes
+) -> None:
+    """A refusal at the door meets a body that is on its way: its client may use the connection again, one that never sends it may not."""
+    monkeypatch.setattr(server, "_LINGER_S", 0.1)
+    wire = await _connect(address)
+    await wire.send(b"POST /v1/orders HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n")
+    head = await wire.reader.readuntil(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 401 ")
+    await wire.reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]))
+    if not rest_of_the_body:
+        assert await wire.answer() == b"", "closed, and nothing more said"
+        return
+    await wire.send(rest_of_the_body)
+    await asyncio.sleep(0.3)  # the moment that must pass is the one after which the connection used to be cut
+    await wire.send(_get("/v1/orders"))
+    assert (await wire.answer()).startswith(b"HTTP/1.1 401 ")
 
 
 async def test_pipelined_requests_are_all_answered_in_order(address: tuple[str, int]) -> None:

@@ -105,3 +105,33 @@ def test_a_full_queue_is_counted() -> None:
         provider.get_tracer("test").start_span("queued").end()
     assert _lost("queue") - before == 5
     assert len(processor._batch_processor._queue) == tracing.QUEUE_SPANS
+
+
+def test_a_request_that_is_not_recorded_has_ids_to_log_and_to_pass_on_and_leaves_none_behind(
+    spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracing, "_ratio", 0.0)
+    with tracing.server_span("GET", parent=None) as span:
+        assert span is None
+        assert not tracing.recording()
+        ids = tracing.current_ids()
+        assert ids is not None
+        assert tracing.traceparent() == f"00-{ids[0]}-{ids[1]}-00"
+        assert tracing.remote(tracing.traceparent()) is not None, "a worker can go on from it"
+        with tracing.client_span("redis call", {}):
+            pass
+    assert (tracing.current_ids(), tracing.traceparent()) == (None, None)
+    assert spans.get_finished_spans() == ()
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0])
+def test_a_callers_trace_is_gone_on_with_whatever_the_share(spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch, ratio: float) -> None:
+    monkeypatch.setattr(tracing, "_ratio", ratio)
+    with tracing.server_span("GET", parent=b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01") as span:
+        assert span is not None
+        assert tracing.recording()
+        assert tracing.current_ids() == ("a" * 32, f"{span.get_span_context().span_id:016x}", 1)
+    [request] = spans.get_finished_spans()
+    assert request.parent is not None
+    assert request.parent.span_id == int("b" * 16, 16)
+    assert tracing.current_ids() is None
