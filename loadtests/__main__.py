@@ -61,7 +61,7 @@ def _scenario(name: str) -> Callable[..., None]:
         changed |= {key: value for key, value in {"rate": rate, "seconds": seconds, "mix": mix}.items() if value}
         if cut and plan.cut:
             changed["cut"] = cut
-        wanted = Wanted(host, home, tokens, i_own, api, workers, kafka)  # type: ignore[arg-type]
+        wanted = Wanted(host, home, tokens, i_own, api, workers, kafka)
         _end(lambda: run_scenario(replace(plan, **changed), wanted, out=out, objectives=objectives))
 
     command.__doc__ = _ABOUT[name]
@@ -82,7 +82,7 @@ def capacity(
     from loadtests.procedures import find_capacity
     from loadtests.target import Wanted
 
-    wanted = Wanted(home=home, api=api, workers=workers, kafka=kafka)  # type: ignore[arg-type]
+    wanted = Wanted(home=home, api=api, workers=workers, kafka=kafka)
     _end(lambda: find_capacity(wanted, start=rate, seconds=seconds, out=out, objectives=objectives, rehearse=rehearse))
 
 
@@ -96,7 +96,7 @@ def usl(
     from loadtests.procedures import fit_scalability
     from loadtests.target import Wanted
 
-    wanted = Wanted(home=home, api=api, workers=workers, kafka=kafka)  # type: ignore[arg-type]
+    wanted = Wanted(home=home, api=api, workers=workers, kafka=kafka)
     _end(lambda: fit_scalability(wanted, seconds=seconds, mix=mix, out=out))
 
 
@@ -115,7 +115,7 @@ def sick(
         if unknown:
             raise TargetError(f"there is no {', '.join(unknown)}: {', '.join(SICK)}")
         folder = (out or Path("load-results") / "sick").absolute()
-        return show_all(Wanted(kafka=kafka), folder, only=tuple(only or ()), pictures=pictures)  # type: ignore[arg-type]
+        return show_all(Wanted(kafka=kafka), folder, only=tuple(only or ()), pictures=pictures)
 
     _end(work)
 
@@ -129,7 +129,7 @@ def stall(
     from loadtests.stall import show
     from loadtests.target import Wanted
 
-    _end(lambda: show(Wanted(home=home, kafka=kafka), (out or Path("load-results") / "stall").absolute(), seconds=seconds))  # type: ignore[arg-type]
+    _end(lambda: show(Wanted(home=home, kafka=kafka), (out or Path("load-results") / "stall").absolute(), seconds=seconds))
 
 
 @app.command()
@@ -145,7 +145,7 @@ def scale(
     def work() -> int:
         folder = (out or Path("load-results") / "scale").absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        return show(Wanted(kafka=kafka), folder, rate=rate, seconds=seconds)  # type: ignore[arg-type]
+        return show(Wanted(kafka=kafka), folder, rate=rate, seconds=seconds)
 
     _end(work)
 

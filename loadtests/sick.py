@@ -1,7 +1,7 @@
 """Ten ways in which a service is sick under load, each made by really breaking it, and what its picture looks like.
 
-Three of them are planted defects that the verdict must name: `DEFECTS`. `plumbline load sick` says of each whether
-it did (exit 1 if not), and draws the pictures of docs/load-testing.md.
+Those with a `named` are planted defects that the verdict must name. `plumbline load sick` says of each whether it
+did (exit 1 if not), and draws the pictures of docs/load-testing.md.
 """
 
 from __future__ import annotations
@@ -164,7 +164,6 @@ SICK: Final = {
                  (_RATE, "Latency, cumulative")),
     )
 }  # fmt: skip
-DEFECTS: Final = ("pool-of-1", "missing-index", "blocked-loop")
 
 
 def run_one(sickness: Sickness, target: Target, folder: Path) -> Run:
