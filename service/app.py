@@ -52,6 +52,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (orders_router, products_router, admin_r
 
 _SAMPLE_S: Final = 1.0
 _DATABASE_GONE_S: Final = 300.0
+_NO_KEYS: Final = "no signing keys could be loaded yet"
 
 
 class Dispatch:
@@ -144,6 +145,7 @@ def _lifespan(settings: Settings, lifecycle: Lifecycle) -> Callable[[FastAPI], A
         app.state.resources = resources
         await resources.db.open()
         await _require_schema(resources.db)
+        lifecycle.set_ready("issuer", _NO_KEYS)  # until the watch has fetched them
         watching = asyncio.create_task(_watch(resources), name="watch")
         lifecycle.begin()
         try:
@@ -190,7 +192,7 @@ async def _watch(resources: Resources) -> None:
         try:
             if not resources.keys.loaded:
                 await resources.keys.load()
-            lifecycle.set_ready("issuer", None if resources.keys.loaded else "no signing keys could be loaded yet")
+            lifecycle.set_ready("issuer", None if resources.keys.loaded else _NO_KEYS)
             async with resources.db.connection() as connection:
                 resources.backlog_rows = await backlog_rows(connection)
         except ServiceError:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from service.dev.issuer import mint
 
 _SKU = "SKU-0001"  # seeded with plenty of stock, at a price no dial of the provider reacts to
+_PATIENCE_S = 5.0
 
 
 class SelfCheckError(Exception):
@@ -42,19 +43,26 @@ def place_and_pay(urls: Mapping[str, str], home: Path, *, timeout_s: float = 30.
 
 
 def _call(api: str, method: str, path: str, token: str, body: object = None) -> dict[str, Any]:
-    connection = http.client.HTTPConnection(urlsplit(api).netloc, timeout=10)
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     if method == "POST":
         headers["Idempotency-Key"] = f'"{uuid.uuid4()}"'
+    patience = time.monotonic() + _PATIENCE_S
+    while (answer := _ask(api, method, path, headers, body))[0] == 503 and time.monotonic() < patience:
+        time.sleep(0.2)  # as any client should: the same key again
+    status, text = answer
+    if status >= 300:
+        raise SelfCheckError(f"{method} {path} answered {status}: {text[:300].decode(errors='replace')}")
+    parsed: dict[str, Any] = json.loads(text)
+    return parsed
+
+
+def _ask(api: str, method: str, path: str, headers: Mapping[str, str], body: object) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(urlsplit(api).netloc, timeout=10)
     try:
-        connection.request(method, path, body=json.dumps(body) if body is not None else None, headers=headers)
+        connection.request(method, path, body=json.dumps(body) if body is not None else None, headers=dict(headers))
         response = connection.getresponse()
-        text = response.read()
+        return response.status, response.read()
     except OSError as error:
         raise SelfCheckError(f"{method} {path} got no answer ({error}): see logs/api.log in the state folder") from None
     finally:
         connection.close()
-    if response.status >= 300:
-        raise SelfCheckError(f"{method} {path} answered {response.status}: {text[:300].decode(errors='replace')}")
-    parsed: dict[str, Any] = json.loads(text)
-    return parsed

@@ -57,6 +57,10 @@ class KeySet:
 
     async def load(self) -> bool:
         """Fetch now; False if that failed (the old keys stay)."""
+        async with self._lock:
+            return await self._fetch()
+
+    async def _fetch(self) -> bool:
         self._tried_at = time.monotonic()
         try:
             response = await self._client.get(self._settings.jwks_url)
@@ -86,7 +90,7 @@ class KeySet:
             return
         async with self._lock:
             if time.monotonic() - self._tried_at >= cooldown:
-                await self.load()
+                await self._fetch()
 
 
 def _usable_keys(document: Any, algorithms: tuple[str, ...]) -> dict[str, PyJWK]:

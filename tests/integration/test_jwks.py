@@ -78,6 +78,18 @@ async def test_keys_are_found_by_id_and_fetched_once(clock: Clock) -> None:
     assert issuer.fetches == 1, "callers at once share one fetch"
 
 
+async def test_a_caller_during_the_first_fetch_waits_for_it(clock: Clock) -> None:
+    """The watch fetches the keys as the process starts; a request in that moment was answered 503 once."""
+    issuer = Issuer(ec_key("a"))
+    keys = issuer.keys()
+    loading = asyncio.create_task(keys.load())
+    while issuer.fetches == 0:  # noqa: ASYNC110 - one turn of the loop each, no time passes
+        await asyncio.sleep(0)
+    assert not keys.loaded
+    assert await keys.find("a") is not None
+    assert (await loading, issuer.fetches) == (True, 1)
+
+
 async def test_a_rotated_key_is_found_after_the_cooldown(clock: Clock) -> None:
     issuer = Issuer(ec_key("old"))
     keys = issuer.keys()
