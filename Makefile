@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m pytest
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Where it is set, every process of the stack compiles all of the code again: a third of its start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## this page

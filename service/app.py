@@ -25,10 +25,10 @@ from service.foundation.db import Database
 from service.foundation.lifecycle import Lifecycle
 from service.foundation.log import get_logger
 from service.foundation.redis import RedisClient
-from service.migrations import REQUIRED_REVISION, current_revision
 from service.orders.routes import router as orders_router
 from service.outbox import backlog_rows
 from service.products.routes import router as products_router
+from service.revision import REQUIRED_REVISION, current_revision
 from service.settings import Settings
 from service.web.admission import Admission
 from service.web.auth import Authenticator

@@ -1,4 +1,7 @@
-"""Fixtures: real servers once a session, the API in this process, tokens, and a clean way to ask the database."""
+"""Fixtures: real servers once a session, the API in this process, tokens, and a clean way to ask the database.
+
+The service is imported by the fixture that needs it: unit tests need a part of it, and the process that hands out tests nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +9,26 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 import pytest_asyncio
-from fastapi import FastAPI
 
-import service.app
-from service.dev.issuer import create_issuer, mint
-from service.dev.seed import seed_catalogue
-from service.foundation.db import Database
-from service.migrations import upgrade
-from service.settings import Settings, load_settings
-from service.web.jwks import KeySet
-from tests.support.clients import ApiClient
-from tests.support.servers import Servers, add_broker, running_servers
+if TYPE_CHECKING:
+    import httpx
+    from fastapi import FastAPI
+
+    from service.foundation.db import Database
+    from service.settings import Settings
+    from tests.support.servers import Servers
 
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Servers]:
     """PostgreSQL and Redis, migrated and seeded; the environment points at them for the whole session."""
+    from service.migrations import upgrade
+    from tests.support.servers import running_servers
+
     with running_servers() as found:
         before = dict(os.environ)
         os.environ.update(found.environment())
@@ -39,6 +41,8 @@ def servers() -> Iterator[Servers]:
 @pytest.fixture(scope="session")
 def broker(servers: Servers) -> Iterator[Servers]:
     """The servers with a broker: `PLUMBLINE_TEST_KAFKA` = auto (default), real or memory."""
+    from tests.support.servers import add_broker
+
     with ExitStack() as stack:
         add_broker(servers, os.environ.get("PLUMBLINE_TEST_KAFKA", "auto"), stack)
         os.environ.update(servers.environment())
@@ -47,12 +51,17 @@ def broker(servers: Servers) -> Iterator[Servers]:
 
 @pytest.fixture(scope="session")
 def settings(servers: Servers) -> Settings:
+    from service.settings import load_settings
+
     return load_settings()
 
 
 @pytest_asyncio.fixture(scope="session")
 async def db(settings: Settings) -> AsyncIterator[Database]:
     """A pool of the tests' own, seeded."""
+    from service.dev.seed import seed_catalogue
+    from service.foundation.db import Database
+
     database = Database(settings.db, application="tests", queue_timeout_ms=5_000)
     await database.open()
     await seed_catalogue(database)
@@ -63,6 +72,12 @@ async def db(settings: Settings) -> AsyncIterator[Database]:
 @pytest_asyncio.fixture(scope="session")
 async def app(settings: Settings, db: Database) -> AsyncIterator[FastAPI]:
     """The API in this process, its lifespan running, its keys from the development issuer (no socket)."""
+    import httpx
+
+    import service.app
+    from service.dev.issuer import create_issuer
+    from service.web.jwks import KeySet
+
     issuer = httpx.AsyncClient(transport=httpx.ASGITransport(create_issuer(settings)))
     patch = pytest.MonkeyPatch()
     patch.setattr(service.app, "KeySet", partial(KeySet, client=issuer))
@@ -75,6 +90,8 @@ async def app(settings: Settings, db: Database) -> AsyncIterator[FastAPI]:
 
 @pytest_asyncio.fixture(scope="session")
 async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    import httpx
+
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://testserver") as client:
         yield client
 
@@ -82,6 +99,9 @@ async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture
 def login(settings: Settings, http: httpx.AsyncClient) -> Any:
     """`login("anna")`, `login("root", role="admin")`: an API client with that token."""
+
+    from service.dev.issuer import mint
+    from tests.support.clients import ApiClient
 
     def make(sub: str, *, role: str = "customer", **claims: Any) -> ApiClient:
         return ApiClient(http, mint(settings.app.home, sub=sub, role=role, **claims))

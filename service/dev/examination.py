@@ -26,7 +26,7 @@ from service.dev.state import read_stack
 from service.foundation.db import login
 from service.foundation.kafka import make_admin
 from service.foundation.redis import RedisClient
-from service.migrations import REQUIRED_REVISION, current_revision
+from service.revision import REQUIRED_REVISION, current_revision
 from service.settings import Settings
 from workers.tiers import all_topics
 

@@ -2,7 +2,7 @@
 
 Spans are made only where a wait happens (request, statement, record, provider call).
 Context travels as a W3C `traceparent` in the outbox row and in Kafka headers.
-A dead collector costs nothing: the export queue is bounded and drops are counted.
+How they leave the process: `service/foundation/export.py`.
 """
 
 from __future__ import annotations
@@ -18,19 +18,14 @@ from typing import Any, Final
 
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import Decision, ParentBased, SamplingResult, TraceIdRatioBased
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from service.foundation import metrics
 from service.settings import TelemetrySettings
 
-_EXPORT_TIMEOUT_S: Final = 2
-QUEUE_SPANS: Final = 4096
 # What a statement does and to which table: all of its text that a span may hold.
 _SQL_WORD: Final = re.compile(
     r"\b(INSERT INTO|(?<!FOR )(?<!KEY )(?<!DO )UPDATE|DELETE FROM|SELECT|BEGIN|COMMIT|ROLLBACK)\b(?:\s+(\w+))?", re.IGNORECASE
@@ -60,35 +55,14 @@ class _Root(TraceIdRatioBased):
         return super().should_sample(parent_context, trace_id, name, kind, *rest, **more)
 
 
-def configure(settings: TelemetrySettings, *, process: str, version: str) -> None:
-    """Install the tracer provider. Call once a process; without `otlp_url` spans are made but not sent."""
+def configure(settings: TelemetrySettings, *, process: str, version: str) -> TracerProvider:
+    """Install the tracer provider and answer it. Call once a process; spans are made but not sent until `export.send` is called."""
     global _provider, _ratio  # noqa: PLW0603 - one provider a process, made once
     _ratio = settings.sample_ratio
     resource = Resource.create({"service.name": process, "service.namespace": "orders", "service.version": version})
     _provider = TracerProvider(resource=resource, sampler=ParentBased(_Root(settings.sample_ratio)))
-    if settings.otlp_url:
-        exporter = CountingExporter(endpoint=settings.otlp_url, timeout=_EXPORT_TIMEOUT_S)
-        _provider.add_span_processor(CountingProcessor(exporter, max_queue_size=QUEUE_SPANS, schedule_delay_millis=1000))
     trace.set_tracer_provider(_provider)
-
-
-class CountingExporter(OTLPSpanExporter):
-    """Counts what the collector took and what it did not."""
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        result = super().export(spans)
-        counter = metrics.spans_exported if result is SpanExportResult.SUCCESS else metrics.spans_dropped.labels("export")
-        counter.inc(len(spans))
-        return result
-
-
-class CountingProcessor(BatchSpanProcessor):
-    """The SDK drops the oldest span of a full queue without a word; this one counts it."""
-
-    def on_end(self, span: ReadableSpan) -> None:
-        if len(self._batch_processor._queue) >= QUEUE_SPANS:  # noqa: SLF001 - there is no other way to ask; test_tracing.py fails if it goes
-            metrics.spans_dropped.labels("queue").inc()
-        super().on_end(span)
+    return _provider
 
 
 def shutdown() -> None:

@@ -89,7 +89,8 @@ def test_every_named_file_and_test_exists(page: str) -> None:
     assert missing == []
 
 
-def _commands() -> Iterator[tuple[str, ...]]:
+@cache
+def _commands() -> frozenset[tuple[str, ...]]:
     def walk(command: Any, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         yield words
         for name, child in getattr(command, "commands", {}).items():
@@ -97,12 +98,12 @@ def _commands() -> Iterator[tuple[str, ...]]:
 
     root = typer.main.get_command(app)
     assert isinstance(root, click.Command) or hasattr(root, "commands")
-    yield from walk(root, ())
+    return frozenset(walk(root, ()))
 
 
 @pytest.mark.parametrize("page", _PAGES)
 def test_every_named_command_exists(page: str) -> None:
-    known, groups = set(_commands()), {words[:-1] for words in _commands() if len(words) > 1}
+    known, groups = _commands(), {words[:-1] for words in _commands() if len(words) > 1}
     targets = set(re.findall(r"^([a-z][a-z-]*):", _text("Makefile"), re.MULTILINE))
     code = "\n".join(re.findall(r"`([^`\n]+)`", _prose(page)) + re.findall(r"^```(?:sh|bash)\n(.*?)^```", _text(page), re.MULTILINE | re.DOTALL))
     wrong = [f"make {target}" for target in re.findall(r"(?:^|[ /])make ([a-z][a-z-]*)", code, re.MULTILINE) if target not in targets]

@@ -22,7 +22,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import DBAPIError
 
-from service.migrations import REQUIRED_REVISION, config, downgrade, make_engine, online, upgrade
+from service.migrations import config, downgrade, make_engine, online, upgrade
+from service.revision import REQUIRED_REVISION
 from tests.support.servers import Servers
 
 # The timeout is the connection's (env.py), held below; the rest is taste, not safety.

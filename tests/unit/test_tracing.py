@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from service.foundation import metrics, tracing
+from service.foundation import export, metrics, tracing
 from service.foundation.sql import load_sql
 from service.orders import placing
 
@@ -80,9 +80,9 @@ def test_what_is_done_about_a_failure_belongs_to_the_first_attempt(spans: InMemo
 
 
 def test_a_collector_that_refuses_is_counted() -> None:
-    exporter = tracing.CountingExporter(endpoint="http://127.0.0.1:9/v1/traces", timeout=0.2)  # type: ignore[arg-type]
+    exporter = export.CountingExporter(endpoint="http://127.0.0.1:9/v1/traces", timeout=0.2)  # type: ignore[arg-type]
     provider = TracerProvider(shutdown_on_exit=False)
-    processor = tracing.CountingProcessor(exporter, max_queue_size=tracing.QUEUE_SPANS, schedule_delay_millis=10)
+    processor = export.CountingProcessor(exporter, max_queue_size=export.QUEUE_SPANS, schedule_delay_millis=10)
     provider.add_span_processor(processor)
     before = _lost("export")
     for _ in range(3):
@@ -92,19 +92,19 @@ def test_a_collector_that_refuses_is_counted() -> None:
 
 
 def test_a_full_queue_is_counted() -> None:
-    exporter = tracing.CountingExporter(endpoint="http://127.0.0.1:9/v1/traces", timeout=0.2)  # type: ignore[arg-type]
+    exporter = export.CountingExporter(endpoint="http://127.0.0.1:9/v1/traces", timeout=0.2)  # type: ignore[arg-type]
     exporter.export = lambda spans: (_ for _ in ()).throw(AssertionError)  # type: ignore[method-assign]  # never reached
-    processor = tracing.CountingProcessor(
-        exporter, max_queue_size=tracing.QUEUE_SPANS, schedule_delay_millis=60_000, max_export_batch_size=tracing.QUEUE_SPANS
+    processor = export.CountingProcessor(
+        exporter, max_queue_size=export.QUEUE_SPANS, schedule_delay_millis=60_000, max_export_batch_size=export.QUEUE_SPANS
     )
     processor._batch_processor._worker_awaken.set = lambda: None  # type: ignore[method-assign]  # a collector that never answers
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(processor)
     before = _lost("queue")
-    for _ in range(tracing.QUEUE_SPANS + 5):
+    for _ in range(export.QUEUE_SPANS + 5):
         provider.get_tracer("test").start_span("queued").end()
     assert _lost("queue") - before == 5
-    assert len(processor._batch_processor._queue) == tracing.QUEUE_SPANS
+    assert len(processor._batch_processor._queue) == export.QUEUE_SPANS
 
 
 def test_a_request_that_is_not_recorded_has_ids_to_log_and_to_pass_on_and_leaves_none_behind(
