@@ -38,10 +38,10 @@ test: $(VENV)/.dev ## unit, integration and story tests on real servers (about 1
 	$(RUN) tests/stories -m "not slow and not real_kafka"
 test-fast: $(VENV)/.dev ## what needs no server (about 40 s)
 	$(RUN) tests/unit tests/budgets -m "not slow and not longer" -n 2 --dist worksteal
-test-memory: $(VENV)/.dev ## the stories on the in-memory broker
+test-memory: $(VENV)/.dev ## the stories on the in-memory broker: a part of `make test`
 	PLUMBLINE_TEST_KAFKA=memory $(RUN) tests/stories -m "not slow"
-test-kafka: $(VENV)/.dev ## relay, stack and groups on Apache Kafka: killed, stopped, away
-	PLUMBLINE_TEST_KAFKA=real $(RUN) tests/integration/test_real_kafka.py tests/integration/test_stack.py tests/integration/test_relay.py -m "not slow"
+test-kafka: $(VENV)/.dev ## integration and stories that touch the broker, on Apache Kafka: killed, stopped, rebalanced, away
+	PLUMBLINE_TEST_KAFKA=real $(RUN) tests/integration tests/stories -m "(broker or real_kafka) and not memory_broker and not slow" -n 2 --dist loadfile
 test-faults: $(VENV)/.dev ## fault proxy, checker, and the failpoint sweep on real processes
 	$(RUN) tests/faults -m "not slow"
 test-slow: $(VENV)/.dev ## the long forms

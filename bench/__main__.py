@@ -1,4 +1,4 @@
-"""`python -m bench quick|full|profile`: exit 0 every must is met, 1 one is missed, 2 inconclusive or it cannot run here."""
+"""`python -m bench quick|full|events|profile`: exit 0 every must is met, 1 one is missed, 2 inconclusive or it cannot run here."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections.abc import Callable
 from bench.errors import BenchError
 from bench.ladder import climb
 from bench.loadgen import compile_generator
-from bench.pipeline import run_pipeline
+from bench.pipeline import run_pipeline, start_broker
 from bench.profile import profile
 from bench.report import EXIT_CODES, Report, show, write
-from bench.servers import running_rig
+from bench.servers import run_apart, running_rig
 from service.dev.children import StackError
 from service.dev.state import ROOT
 
@@ -33,13 +33,30 @@ def _full(say: Callable[[str], None]) -> Report:
     return report
 
 
+def _events(say: Callable[[str], None]) -> None:
+    """What an event costs: in each group beside the raw SQL of its effect, and in the outbox."""
+    with running_rig() as rig:
+        broker = start_broker(rig)
+        try:
+            say("each group against the raw SQL of its effect")
+            groups = run_apart(rig, "bench.groups")
+            say(f"outbox and relay ({'Apache Kafka' if broker.kind == 'real' else 'in-memory broker'})")
+            outbox = run_apart(rig, "bench.outbox")
+        finally:
+            broker.stop()
+    for group, figures in groups.items():
+        print(f"{group:<14} {figures['group_us']:>7.0f} µs an event, its effect {figures['floor_us']:>6.0f}: {figures['ratio']:.2f} ×")
+    for name, figure in outbox.items():
+        print(f"{name:<24} {figure:>8.2f}" if "÷" in name else f"{name:<24} {figure:>8.0f}")
+
+
 _MODES = {"quick": _quick, "full": _full}
 
 
 def main() -> int:
     """Run one mode and print its report."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("mode", choices=("quick", "full", "profile"))
+    parser.add_argument("mode", choices=("quick", "full", "events", "profile"))
     mode = parser.parse_args().mode
     begin = time.monotonic()
 
@@ -51,6 +68,9 @@ def main() -> int:
         if mode == "profile":
             for picture in profile(say):
                 say(f"written to {picture.relative_to(ROOT)}")
+            return 0
+        if mode == "events":
+            _events(say)
             return 0
         report = _MODES[mode](say)
     except (BenchError, StackError) as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,7 +26,7 @@ from bench.cpu import cpu_ns
 from bench.errors import BenchError
 from bench.raw import connect
 from bench.report import Report
-from bench.servers import Rig
+from bench.servers import Rig, run_apart
 from service.events import ORDERS_TOPIC, ce_headers
 from service.foundation import log
 from service.foundation.cache import Cache
@@ -44,7 +43,8 @@ _BLOCK: Final = 60
 _STATES: Final = {"inventory": "placed", "payments": "reserved", "notifications": "paid", "timeline": "paid", "cache": "paid"}
 _MAKE: Final = """
 WITH made AS (SELECT gen_random_uuid() AS id, 3 + (n % 900) AS p FROM generate_series(1, $1) n),
-o AS (INSERT INTO orders (id, customer_id, status, version, currency, total_minor) SELECT id, 'bench', $2::text, 3, 'EUR', 1000 FROM made),
+o AS (INSERT INTO orders (id, customer_id, status, version, currency, total_minor, closed_at)
+      SELECT id, 'bench', $2::text, 3, 'EUR', 1000, CASE WHEN $2::text = 'paid' THEN now() END FROM made),
 l AS (INSERT INTO order_line (order_id, line_no, sku, quantity, unit_price_minor)
       SELECT id, 1, 'SKU-' || lpad(p::text, 4, '0'), 1, 1000 FROM made)
 SELECT id, 'SKU-' || lpad(p::text, 4, '0') AS sku FROM made
@@ -58,7 +58,7 @@ SELECT gen_random_uuid(), id, 'charge', 'started', 1000, 'EUR', 'charge:' || id 
 _SETTLE: Final = """
 WITH claim AS (INSERT INTO inbox (consumer, event_id) VALUES ('bench', $2) ON CONFLICT DO NOTHING RETURNING 1),
 settled AS (UPDATE payment SET state = 'captured', updated_at = now() WHERE idempotency_key = 'charge:' || $1::uuid AND EXISTS (SELECT FROM claim)),
-paid AS (UPDATE orders SET status = 'paid', version = version + 1, updated_at = now()
+paid AS (UPDATE orders SET status = 'paid', version = version + 1, updated_at = now(), closed_at = now()
          WHERE id = $1 AND status = 'reserved' AND EXISTS (SELECT FROM claim) RETURNING version)
 INSERT INTO outbox (event_id, aggregate_type, aggregate_id, version, type, topic, key, payload, headers)
 SELECT gen_random_uuid(), 'order', $1::uuid::text, version, 'order.paid', 'orders.events.v1', $1::uuid::text, $3, '{}' FROM paid
@@ -177,12 +177,7 @@ def _floor(group: str, bare: Any, client: Any) -> Work:
 
 def run_groups(rig: Rig, report: Report, blocks: int = 20) -> None:
     """Add every group's cost an event to the report."""
-    pin = ["taskset", "-c", str(rig.server_core)] if rig.server_core is not None else []
-    command = [*pin, sys.executable, "-m", "bench.groups", str(blocks)]
-    done = subprocess.run(command, env=rig.environment, capture_output=True, text=True, timeout=300, check=False)
-    if done.returncode:
-        raise BenchError(f"bench.groups failed: {done.stderr.strip()[-400:]}")
-    for group, figures in json.loads(done.stdout.splitlines()[-1]).items():
+    for group, figures in run_apart(rig, "bench.groups", blocks).items():
         report.extra |= {
             f"{group}: CPU µs an event": figures["group_us"],
             f"{group}: raw SQL of its effect, µs": figures["floor_us"],

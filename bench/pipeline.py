@@ -7,8 +7,6 @@ the bottleneck: a real Apache Kafka where there is one, else the in-memory broke
 from __future__ import annotations
 
 import statistics
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -23,7 +21,7 @@ from bench.ladder import start_up
 from bench.loadgen import run_load
 from bench.report import Report
 from bench.rounds import CONNECTIONS
-from bench.servers import Rig, await_port, await_ready, pin_others, run_tool, start
+from bench.servers import Rig, await_port, await_ready, pin_others, run_apart, run_tool, start
 from bench.statements import top_statements
 from service.dev.children import stop
 from service.dev.kafka import Broker, open_broker
@@ -203,12 +201,7 @@ def await_unfinished(rig: Rig) -> None:
 
 
 def _raw(rig: Rig, work: str, count: int) -> float:
-    pin = ["taskset", "-c", str(rig.server_core)] if rig.server_core is not None else []
-    command = [*pin, sys.executable, "-m", "bench.raw", work, str(count)]
-    done = subprocess.run(command, env=rig.environment, capture_output=True, text=True, timeout=120, check=False)
-    if done.returncode:
-        raise BenchError(f"bench.raw {work} failed: {done.stderr.strip()[-400:]}")
-    return float(done.stdout.split()[-1])
+    return float(run_apart(rig, "bench.raw", work, count, timeout_s=120))
 
 
 def _sql(rig: Rig, query: str) -> Any:

@@ -7,8 +7,10 @@ State lives in a temporary folder; leaving the context stops every process.
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -17,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import Popen
-from typing import Final
+from typing import Any, Final
 
 from bench.cpu import family
 from bench.errors import BenchError
@@ -136,6 +138,16 @@ def run_tool(rig: Rig, name: str, *words: str) -> None:
     if process.wait(120):
         raise BenchError(f"`plumbline {' '.join(words)}` failed: {last_line(rig.home / 'logs' / f'{name}.log')}")
     del rig.processes[name]
+
+
+def run_apart(rig: Rig, module: str, *words: object, timeout_s: float = 300) -> Any:
+    """Run a measuring module in a process of its own on the server's core; answers the JSON of its last line."""
+    pin = ["taskset", "-c", str(rig.server_core)] if rig.server_core is not None else []
+    command = [*pin, sys.executable, "-m", module, *map(str, words)]
+    done = subprocess.run(command, env=rig.environment, capture_output=True, text=True, timeout=timeout_s, check=False)
+    if done.returncode:
+        raise BenchError(f"{module} failed: {done.stderr.strip()[-400:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _environment(home: Path, base: int, postgres: EmbeddedPostgres, redis: EmbeddedRedis) -> dict[str, str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -36,17 +35,6 @@ def servers() -> Iterator[Servers]:
         yield found
         os.environ.clear()
         os.environ.update(before)
-
-
-@pytest.fixture(scope="session")
-def broker(servers: Servers) -> Iterator[Servers]:
-    """The servers with a broker: `PLUMBLINE_TEST_KAFKA` = auto (default), real or memory."""
-    from tests.support.servers import add_broker
-
-    with ExitStack() as stack:
-        add_broker(servers, os.environ.get("PLUMBLINE_TEST_KAFKA", "auto"), stack)
-        os.environ.update(servers.environment())
-        yield servers
 
 
 @pytest.fixture(scope="session")

@@ -64,7 +64,6 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         self._lag, self._oldest_due_s = 0, 0.0
         gauges = (metrics.consumer_lag, metrics.consumer_oldest_due, metrics.consumer_paused, signals.stalled, signals.held_partitions)
         self._gauges = tuple(gauge.labels(name) for gauge in gauges)
-        self._lateness = metrics.tier_lateness.labels(handling.group)
 
     async def run(self) -> None:
         """Consume until the process stops; reconnect when Kafka goes away; finish what is in hand at the end."""
@@ -105,8 +104,6 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 self._due_ms[partition] = due_ms
                 member.seek(partition, record.offset)
                 return
-            if due_ms:
-                self._lateness.observe((now_ms - due_ms) / 1000)
             self._lanes.take(partition, record)
 
     def _now_ms(self) -> float:

@@ -24,7 +24,7 @@ from service.foundation.log import get_logger
 from service.payments import Provider
 from service.settings import Settings
 from workers.dead_letters import park
-from workers.envelope import Envelope, attempt_of, decode, header_text, stream_of
+from workers.envelope import Envelope, attempt_of, decode, header_text, not_before_ms, stream_of
 from workers.gate import DeadLetterBreaker, Gate
 from workers.retry import DeadLetter, Decision, Pause, Tier, TryAgain, classify, decide
 from workers.sink import Sink
@@ -87,6 +87,7 @@ class Handling:
         metrics.dead_letters.labels(group)
         self._duration = metrics.handler_duration.labels(group)
         self._age = metrics.event_age.labels(group)
+        self._lateness = metrics.tier_lateness.labels(group)
 
     @property
     def paused(self) -> bool:
@@ -121,6 +122,8 @@ class Handling:
 
     async def _call(self, record: ConsumerRecord, *, again: bool) -> str:
         """One attempt. The first one that fails is what later ones link to, and what moves or parks the record belongs to."""
+        if not again and (due_ms := not_before_ms(record)):
+            self._came_due(record, due_ms)
         envelope = decode(record)
         handler = self._handlers.get(envelope.event_type)
         if handler is None:
@@ -142,6 +145,12 @@ class Handling:
         self._duration.observe(time.perf_counter() - started)
         self._age.observe(max(0.0, (self._clock.now() - envelope.at).total_seconds()))
         return outcome
+
+    def _came_due(self, record: ConsumerRecord, due_ms: int) -> None:
+        """What shows that no retry begins early: the line's own moment is never before `due_ms` (W3)."""
+        late_s = self._clock.now().timestamp() - due_ms / 1000
+        self._lateness.observe(late_s)
+        log.info("record.due", group=self.group, tier=attempt_of(record), due_ms=due_ms, late_s=round(late_s, 3), aggregate=_key_text(record))
 
     async def _react(self, record: ConsumerRecord, error: BaseException, tries: int) -> str:
         """Act on the decision; an outcome if the record is finished here, "" to try it again."""
@@ -178,8 +187,8 @@ class Handling:
 
     async def _retry_later(self, record: ConsumerRecord, error: BaseException, number: int, delay_s: float) -> str:
         due_ms = int((self._clock.now().timestamp() + delay_s) * 1000)
-        aggregate = (record.key or b"").decode("utf-8", "backslashreplace")
-        log.warning("record.retried", group=self.group, tier=number, due_in_s=round(delay_s, 3), error=type(error).__name__, aggregate=aggregate)
+        error_name, aggregate = type(error).__name__, _key_text(record)
+        log.warning("record.retried", group=self.group, tier=number, due_in_s=round(delay_s, 3), error=error_name, aggregate=aggregate)
         try:
             await self._mover.move(record, retry_topic(stream_of(record), self.group, number), reason="record", error=error, not_before_ms=due_ms)
         except MessageSizeTooLargeError:
@@ -197,3 +206,7 @@ class Handling:
             await self._park(connection, self.group, record, error)
         await failpoints.hit("between-dead-letter-and-offset-commit")
         return "dead"
+
+
+def _key_text(record: ConsumerRecord) -> str:
+    return (record.key or b"").decode("utf-8", "backslashreplace")

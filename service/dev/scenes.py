@@ -29,6 +29,7 @@ UNLIMITED: Final = 1_000_000  # a quota as `--profile load` makes them
 # 83 × 999 ends in 17, on which the provider fails as long as the dial `magic_totals` is on and `heal` is off.
 HOPELESS: Final = (PLENTY, 83)
 KILLS: Final = 5
+_LINES_S: Final = 0.2  # lines gather for 50 ms before they are written
 
 
 class Scene(NamedTuple):
@@ -134,7 +135,9 @@ def hopeless_order(stage: Stage) -> None:
         stage.expect(answer.status_code == 202, f"the replay answered {answer.status_code}: {answer.text[:200]}")
         [paid] = stage.await_status([hopeless], "paid")
     stage.expect(stage.charges(paid) == 1, f"it was charged {stage.charges(paid)} times")
-    stage.say(f"paid, {money(paid)}, charged once")
+    stage.say(f"paid, {money(paid)}, charged once; its way:")
+    time.sleep(_LINES_S)
+    stage.way(hopeless, answer.json()["resolved_at"])
 
 
 def limit_obeyed(stage: Stage) -> None:

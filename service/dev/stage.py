@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
@@ -31,6 +32,14 @@ Line = tuple[str, int]
 _POLL_S = 0.15  # slow enough for the rate limit of one customer
 _TELL_S = 2.0
 _PATIENCE_S = 90.0
+# Lines about one record, and how each is told.
+_WAY = {
+    "record.retried": "to tier {tier}, due in {due_in_s} s: {error}",
+    "record.due": "in tier {tier}, begun {late_s} s after it was due",
+    "record.dead": "dead letter {dead_letter}, in the topic and in the table",
+    "replay": "an outbox row takes it back to tier 1",
+    "record.handled": "{outcome}",
+}
 
 
 class Broken(Exception):
@@ -175,6 +184,19 @@ class Stage:
         steps: list[str] = self.wait(look, f"the timeline ends with {last}")
         self.say(" → ".join(steps))
         return steps
+
+    def way(self, order: Order, replayed_at: str) -> list[str]:
+        """Tell the way of the order's charge, as the workers' lines have it, and when a person sent it again; answers the steps."""
+        self.show(f"grep {order['id'][:8]}… logs/worker*.log | grep payments")
+        files = sorted((self.home / "logs").glob("worker*.log"))
+        found = [json.loads(line) for file in files for line in file.read_text().splitlines() if line.startswith("{") and order["id"] in line]
+        lines = [line for line in found if line.get("group") == "payments" and line["event"] in _WAY]
+        lines = sorted([*lines, {"event": "replay", "timestamp": replayed_at}], key=lambda line: datetime.fromisoformat(line["timestamp"]))
+        begin = datetime.fromisoformat(lines[0]["timestamp"])
+        for line in lines:
+            at_s = (datetime.fromisoformat(line["timestamp"]) - begin).total_seconds()
+            self.say(f"{at_s:7.3f} s  {line['event'].removeprefix('record.'):<8} {_WAY[line['event']].format_map(line)}")
+        return [line["event"].removeprefix("record.") for line in lines]
 
     # -- the provider and the processes
 

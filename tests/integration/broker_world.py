@@ -1,41 +1,67 @@
-"""A memory broker of the tests' own, what is in its topics, and events to send through it."""
+"""A broker of the tests' own, what is in its topics, and events to send through it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import ConsumerRecord
 
-from service.dev.kafka import MemoryBroker
+from service.dev.kafka import Broker, MemoryBroker, open_broker
+from service.dev.roster import BrokerKind
 from service.events import OrderPaid, ProductRestocked
 from service.foundation.db import Database
 from service.outbox import make_event, record
 from service.settings import Settings, load_settings
 from tests.support.servers import Servers
+from workers.tiers import create_topics
+
+KIND = cast("BrokerKind", os.environ.get("PLUMBLINE_TEST_KAFKA", "memory"))
 
 
 @contextlib.contextmanager
-def memory_broker(servers: Servers) -> Iterator[tuple[MemoryBroker, Settings]]:
-    """Started beside the session's servers; the settings that name it."""
-    made = MemoryBroker(servers.home / "own-broker", servers.base_port + 106)
-    (servers.home / "own-broker").mkdir(exist_ok=True)
+def own_broker(servers: Servers) -> Iterator[tuple[Broker, Settings]]:
+    """Started beside the session's servers, in memory or Apache Kafka (`PLUMBLINE_TEST_KAFKA`); the settings that name it."""
+    folder = servers.home / "own-broker"
+    folder.mkdir(exist_ok=True)
+    made = open_broker(KIND, folder, servers.base_port + 106)
     patch = pytest.MonkeyPatch()
     patch.setenv("KAFKA_BOOTSTRAP", made.bootstrap)
-    patch.setenv("APP_KAFKA_BROKER", "memory")
+    patch.setenv("APP_KAFKA_BROKER", "memory" if made.kind == "memory" else "kafka")
     settings = load_settings()
     patch.undo()
     made.start()
     try:
+        if made.kind == "real":  # the in-memory one makes topics on first use
+            asyncio.run(create_topics(settings))
         yield made, settings
     finally:
         made.stop()
+
+
+def take_away(broker: Broker) -> None:
+    """No answer any more: connections are refused (memory), or the process is killed (kill -9)."""
+    if isinstance(broker, MemoryBroker):
+        broker.control("down")
+        return
+    assert broker.process is not None
+    broker.process.kill()
+    broker.process.wait()
+
+
+def bring_back(broker: Broker) -> None:
+    """There again, with everything it had."""
+    if isinstance(broker, MemoryBroker):
+        broker.control("up")
+    else:
+        broker.start()
 
 
 async def say(connection: Any, sku: str, version: int, *, padding: int = 0) -> UUID:

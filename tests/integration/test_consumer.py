@@ -21,11 +21,11 @@ from service.errors import DependencyUnavailable
 from service.events import OrderPaid, ce_headers, dead_letter_topic, retry_topic
 from service.foundation.cache import Cache
 from service.foundation.db import Database
-from service.foundation.kafka import make_producer
+from service.foundation.kafka import apply_topics, make_producer
 from service.foundation.lifecycle import Lifecycle
 from service.foundation.redis import RedisClient
 from service.settings import Settings
-from tests.integration.broker_world import memory_broker, read_topic
+from tests.integration.broker_world import own_broker, read_topic
 from tests.integration.facts import Facts
 from tests.integration.waiting import until
 from tests.support.servers import Servers
@@ -34,13 +34,16 @@ from workers.envelope import Envelope, header_map
 from workers.handling import Context, Handling
 from workers.tiers import Mover
 
+pytestmark = pytest.mark.broker
+
 GROUP = "payments"
+PARTITIONS = 4
 Act = Callable[[Envelope], Awaitable[None]]
 
 
 @pytest.fixture(scope="module")
 def kafka(servers: Servers) -> Iterator[Settings]:
-    with memory_broker(servers) as (_, settings):
+    with own_broker(servers) as (_, settings):
         yield settings
 
 
@@ -99,7 +102,7 @@ class Line:
         """Partition → committed offset."""
         consumer = AIOKafkaConsumer(bootstrap_servers=self.settings.kafka.bootstrap, group_id=self.topic, enable_auto_commit=False)
         await consumer.start()
-        partitions = [TopicPartition(self.topic, number) for number in range(4)]
+        partitions = [TopicPartition(self.topic, number) for number in range(PARTITIONS)]
         found = {p.partition: await consumer.committed(p) or 0 for p in partitions}
         await consumer.stop()
         return found
@@ -119,6 +122,9 @@ async def _at_least(seen: list[Any], count: int) -> bool:
 @pytest.fixture
 async def line(kafka: Settings, db: Database) -> AsyncIterator[Line]:
     made = Line(kafka, db)
+    if kafka.kafka.broker == "kafka":  # the in-memory one makes topics on first use
+        names = (made.topic, retry_topic(made.topic, GROUP, 1), dead_letter_topic(made.topic, GROUP))
+        await apply_topics(kafka.kafka, [(name, PARTITIONS, {}) for name in names])
     yield made
     await made.close()
 

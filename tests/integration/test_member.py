@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from aiokafka.structs import ConsumerRecord
 
-from service.dev.kafka import MemoryBroker
+from service.dev.kafka import Broker
 from service.events import ORDERS_TOPIC
 from service.foundation.kafka import make_producer
 from service.foundation.lifecycle import Lifecycle
 from service.settings import KafkaSettings, Settings
-from tests.support.servers import free_base_port
+from tests.integration.broker_world import bring_back, own_broker, take_away
+from tests.support.servers import Servers
 from workers.consumer import Consumer
 from workers.gate import DeadLetterBreaker, Gate
 
@@ -37,11 +37,9 @@ class Finishing:
 
 
 @pytest.fixture
-def memory(tmp_path: Path) -> Iterator[MemoryBroker]:
-    broker = MemoryBroker(tmp_path, free_base_port() + 102)
-    broker.start()
-    yield broker
-    broker.stop()
+def kafka(servers: Servers) -> Iterator[tuple[Broker, Settings]]:
+    with own_broker(servers) as found:
+        yield found
 
 
 @contextlib.asynccontextmanager
@@ -80,19 +78,20 @@ async def send(kafka: KafkaSettings, *keys: bytes) -> None:
     await producer.stop()
 
 
-async def test_a_broker_that_goes_away_neither_stops_the_loop_nor_its_end(memory: MemoryBroker, settings: Settings) -> None:
-    kafka = KafkaSettings(bootstrap=memory.bootstrap, broker="memory")  # type: ignore[call-arg]
-    async with running(settings, kafka) as (handling, lifecycle, task):
-        await send(kafka, b"one")
+@pytest.mark.broker
+async def test_a_broker_that_goes_away_neither_stops_the_loop_nor_its_end(kafka: tuple[Broker, Settings]) -> None:
+    broker, settings = kafka
+    async with running(settings, settings.kafka) as (handling, lifecycle, task):
+        await send(settings.kafka, b"one")
         await asyncio.wait_for(handling.finished.get(), 30)
-        memory.control("down")  # what is finished cannot be committed now
+        take_away(broker)  # what is finished cannot be committed now
         await stays_live(lifecycle, task)
-        memory.control("up")
-        await send(kafka, b"two")
+        bring_back(broker)
+        await send(settings.kafka, b"two")
         record: Any = None
         while record is None or record.key != b"two":  # the first may come again: its commit may have been lost
             record = await asyncio.wait_for(handling.finished.get(), 60)
-        memory.control("down")
+        take_away(broker)
         await stops(lifecycle, task)
 
 

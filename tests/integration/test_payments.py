@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator
 from typing import Any
@@ -104,18 +105,54 @@ async def test_a_crash_that_meets_a_cancel_leaves_no_money(shop: Workshop, facts
     await shop.assert_money_adds_up(order_id)
 
 
-async def test_a_crash_after_the_void_repeats_it(shop: Workshop, facts: Facts) -> None:
+@pytest.mark.parametrize("charged", [True, False])
+async def test_a_crash_after_the_void_repeats_it(shop: Workshop, facts: Facts, *, charged: bool) -> None:
     order_id = await shop.reserved()
-    await shop.tell(order_id, "order.reserved", "payments")
+    failpoints.arm([] if charged else ["after-intent=error"])
+    with contextlib.nullcontext() if charged else pytest.raises(failpoints.FailpointError):
+        await shop.tell(order_id, "order.reserved", "payments")
     await shop.cancel(order_id)
     failpoints.arm(["after-void-before-record=error"])
     with pytest.raises(failpoints.FailpointError):
         await shop.tell(order_id, "order.cancelled", "payments")
-    assert [*await shop.tell(order_id, "order.cancelled", "payments"), *await shop.tell(order_id, "order.cancelled", "payments")] == [
-        "applied",
-        "duplicate",
-    ]
+    assert [(await shop.tell(order_id, "order.cancelled", "payments"))[0] for _ in range(2)] == ["applied", "duplicate"]
+    assert await states(facts, order_id) == ([("charge", "captured"), ("refund", "refunded")] if charged else [("charge", "voided")])
+    await shop.assert_money_adds_up(order_id)
+
+
+async def test_a_crash_after_the_refund_makes_no_second_one(shop: Workshop, facts: Facts) -> None:
+    order_id = await shop.reserved()
+    await shop.tell(order_id, "order.reserved", "payments")
+    await shop.cancel(order_id)
+    refund = shop.provider.refund
+
+    async def lost(key: str, order: UUID, money: Money) -> str:
+        await refund(key, order, money)
+        shop.provider.refund = refund  # type: ignore[method-assign]
+        raise ConnectionResetError("killed before it could write it down")
+
+    shop.provider.refund = lost  # type: ignore[method-assign]
+    with pytest.raises(ConnectionResetError):
+        await shop.tell(order_id, "order.cancelled", "payments")
+    assert await states(facts, order_id) == [("charge", "captured")], "the provider has refunded, our rows do not know it yet"
+    assert await shop.tell(order_id, "order.cancelled", "payments") == ["applied"]
     assert await states(facts, order_id) == [("charge", "captured"), ("refund", "refunded")]
+    await shop.assert_money_adds_up(order_id)
+
+
+async def test_a_decline_that_meets_a_cancel_stays_a_cancel(shop: Workshop, facts: Facts) -> None:
+    sku = await facts.add_product(price_minor=113, pieces=5)
+    shop.desk.dials.magic_totals = True
+    order_id = await shop.reserved((sku, 1))
+    failpoints.arm(["after-charge-before-settle=error"])
+    with pytest.raises(failpoints.FailpointError):
+        await shop.tell(order_id, "order.reserved", "payments")
+    await shop.cancel(order_id)
+    assert await shop.tell(order_id, "order.cancelled", "payments") == ["applied"]
+    assert await shop.tell(order_id, "order.reserved", "payments") == ["superseded"]
+    await shop.settle([order_id])
+    assert (await shop.status(order_id), await facts.stock(sku)) == (("cancelled", None), 5)
+    assert await states(facts, order_id) == [("charge", "declined")]
     await shop.assert_money_adds_up(order_id)
 
 
@@ -144,15 +181,17 @@ async def test_a_charge_that_arrives_after_its_void_is_refused(shop: Workshop, f
     await shop.assert_money_adds_up(order_id)
 
 
-async def test_an_expired_order_is_settled_like_a_cancelled_one(shop: Workshop, facts: Facts) -> None:
+@pytest.mark.parametrize("point", ["after-intent", "after-charge-before-settle"])
+async def test_an_expired_order_is_settled_like_a_cancelled_one(shop: Workshop, facts: Facts, point: str) -> None:
     order_id = await shop.reserved()
-    failpoints.arm(["after-charge-before-settle=error"])
+    failpoints.arm([f"{point}=error"])
     with pytest.raises(failpoints.FailpointError):
         await shop.tell(order_id, "order.reserved", "payments")
     async with shop.db.transaction() as connection:
         assert await move(connection, UUID(order_id), "expire", reason="not finished in time")
     await shop.settle([order_id])
-    assert await states(facts, order_id) == [("charge", "captured"), ("refund", "refunded")]
+    refunded = point == "after-charge-before-settle"
+    assert await states(facts, order_id) == ([("charge", "captured"), ("refund", "refunded")] if refunded else [("charge", "voided")])
     await shop.assert_money_adds_up(order_id)
 
 

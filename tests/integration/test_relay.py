@@ -9,25 +9,38 @@ from typing import Any
 
 import pytest
 
-from service.dev.kafka import MemoryBroker
+from service.dev.kafka import Broker
 from service.events import CATALOG_TOPIC
 from service.foundation import failpoints
 from service.foundation.db import Database
 from service.foundation.lifecycle import Lifecycle
 from service.settings import Settings
-from tests.integration.broker_world import count_outbox, event_ids, first_deliveries, fresh, memory_broker, read_topic, say, versions
+from tests.integration.broker_world import (
+    bring_back,
+    count_outbox,
+    event_ids,
+    first_deliveries,
+    fresh,
+    own_broker,
+    read_topic,
+    say,
+    take_away,
+    versions,
+)
 from tests.integration.facts import Facts
 from tests.integration.waiting import until
 from tests.support.servers import Servers
 from workers.envelope import decode
 from workers.relay import Relay
 
+pytestmark = pytest.mark.broker
+
 PRODUCE_API, NOT_LEADER, MESSAGE_TOO_LARGE = 0, 6, 10
 
 
 @pytest.fixture(scope="module")
-def kafka(servers: Servers) -> Iterator[tuple[MemoryBroker, Settings]]:
-    with memory_broker(servers) as found:
+def kafka(servers: Servers) -> Iterator[tuple[Broker, Settings]]:
+    with own_broker(servers) as found:
         yield found
 
 
@@ -41,7 +54,7 @@ async def empty(facts: Facts) -> AsyncIterator[None]:
 
 
 @pytest.fixture
-async def relay(db: Database, kafka: tuple[MemoryBroker, Settings]) -> AsyncIterator[Relay]:
+async def relay(db: Database, kafka: tuple[Broker, Settings]) -> AsyncIterator[Relay]:
     made = Relay(kafka[1], db, Lifecycle())
     yield made
     await made._publisher.stop()
@@ -55,7 +68,7 @@ async def drain(relay: Relay) -> int:
     return moved
 
 
-async def ours(kafka: tuple[MemoryBroker, Settings], *aggregates: str) -> list[Any]:
+async def ours(kafka: tuple[Broker, Settings], *aggregates: str) -> list[Any]:
     return [one for one in await read_topic(kafka[1], CATALOG_TOPIC) if one.key.decode() in aggregates]
 
 
@@ -153,6 +166,7 @@ async def test_a_row_kafka_never_takes_sets_its_aggregate_aside_and_no_other(rel
     await facts.run("DELETE FROM dead_letter WHERE aggregate_id = $1", big)
 
 
+@pytest.mark.memory_broker
 async def test_a_batch_refused_for_size_is_sent_again_one_by_one(relay: Relay, db: Database, kafka: Any, facts: Facts) -> None:
     skus = [fresh("SINGLY") for _ in range(4)]
     async with db.transaction() as connection:
@@ -169,7 +183,7 @@ async def test_kafka_away_costs_nothing_but_time(db: Database, kafka: Any) -> No
     broker, settings = kafka
     impatient = settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"send_deadline_ms": 500})})
     relay, skus = Relay(impatient, db, Lifecycle()), [fresh("AWAY") for _ in range(6)]
-    broker.control("down")
+    take_away(broker)
     for version in (1, 2):
         for sku in skus:
             async with db.transaction() as connection:
@@ -177,7 +191,7 @@ async def test_kafka_away_costs_nothing_but_time(db: Database, kafka: Any) -> No
     with pytest.raises(Exception, match=r"."):
         await relay.run_once()
     assert await count_outbox(db, *skus) == 12
-    broker.control("up")
+    bring_back(broker)
 
     async def drained() -> bool:
         try:

@@ -104,6 +104,7 @@ def test_stack_json_names_every_process_and_url(stack: dict[str, Any]) -> None:
         assert process["ops_url"] is None or ready(process["ops_url"]), process
 
 
+@pytest.mark.broker
 @pytest.mark.parametrize("role", ["worker", "api", "psp", "kafka", "redis", "postgres", "relay", "issuer"])
 def test_a_killed_process_comes_back_and_orders_are_paid_again(stack: dict[str, Any], home: Path, role: str) -> None:
     killed = of_role(home, role)
@@ -123,9 +124,8 @@ def test_a_killed_process_comes_back_and_orders_are_paid_again(stack: dict[str, 
     assert f"! {killed['name']} (pid {killed['pid']}) ended, killed by SIGKILL" in log
 
 
+@pytest.mark.memory_broker  # a real one keeps its records: it never starts empty
 def test_an_empty_broker_is_filled_with_what_is_missing_anywhere(stack: dict[str, Any], home: Path) -> None:
-    if stack["broker"] == "real":
-        pytest.skip("its records survive: it never starts empty")
     database = EmbeddedPostgres(home, int(stack["urls"]["database"].rsplit(":", 1)[1].split("/")[0]))
 
     def ask(query: str) -> str:
@@ -154,6 +154,7 @@ def test_the_providers_dials_are_turned_again_after_its_restart(stack: dict[str,
     assert httpx.get(dials).json()["magic_totals"] is True
 
 
+@pytest.mark.broker
 def test_a_silent_broker_delays_an_order_and_loses_none(stack: dict[str, Any], home: Path) -> None:
     broker = of_role(home, "kafka")["pid"]
     os.kill(broker, signal.SIGSTOP)

@@ -37,7 +37,7 @@ Order = dict[str, Any]
 DEADLINE_S = 60.0
 SHORT_TIERS = {"APP_WORKER_TIERS_S": "0.3,0.6"}
 _BROKER = cast("BrokerKind", os.environ.get("PLUMBLINE_TEST_KAFKA", "memory"))
-_ATTEMPTS_FOR_PORTS = 3
+_ATTEMPTS_FOR_PORTS, _START_S = 3, 300.0
 # What other fixtures of the session may have set: the stack's own settings are the ones to use.
 _ADDRESSES = frozenset({"DATABASE_URL", "REDIS_URL", "KAFKA_BOOTSTRAP", "HTTP_PORT", "OPS_PORT", "PLUMBLINE_HOME"})
 
@@ -202,8 +202,12 @@ class Shop:
         """Wait until the system is quiet, then check every invariant of `tests/support/invariants.py`."""
         parked = list(parked)
         await self.quiet(parked=parked)
-        violated = await invariants.held(self.database, invariants.provider_log(self.home), parked=parked)
+        violated = await self.violated(parked=parked)
         assert not violated, json.dumps({name: found[:5] for name, found in violated.items()}, indent=2)
+
+    async def violated(self, *, parked: Iterable[str] = ()) -> dict[str, list[str]]:
+        """Invariant → what breaks it, as things are now."""
+        return await invariants.held(self.database, invariants.provider_log(self.home), invariants.retries_begun(self.home), parked=parked)
 
 
 def _runs(pid: int) -> bool:
@@ -228,7 +232,7 @@ def running_shop(*, api: int = 1, env: Mapping[str, str] | None = None) -> Itera
 @contextmanager
 def _started(home: Path, *, api: int, env: Mapping[str, str]) -> Iterator[None]:
     for attempt in range(_ATTEMPTS_FOR_PORTS):
-        stack = running_stack(home, free_base_port(), api=api, kafka=_BROKER, profile="load", env=env)
+        stack = running_stack(home, free_base_port(), api=api, kafka=_BROKER, profile="load", env=env, timeout_s=_START_S)
         try:
             stack.__enter__()
         except StackError as error:

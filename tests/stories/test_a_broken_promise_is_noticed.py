@@ -58,17 +58,23 @@ async def test_a_broken_promise_is_noticed(shop: Shop, what: str) -> None:
     await transaction.start()
     try:
         await shop.database.execute(sql, order["id"])
-        violated = await invariants.held(shop.database, invariants.provider_log(shop.home))
+        violated = await shop.violated()
     finally:
         await transaction.rollback()
     assert name in violated, f"{what} went unnoticed: {violated}"
     await shop.holds()
 
 
+@pytest.mark.parametrize(("early_ms", "found"), [(1, 1), (0, 0), (-250, 0)])
+async def test_a_retry_that_begins_before_it_is_due_is_noticed(early_ms: int, found: int) -> None:
+    line = {"group": "payments", "tier": 1, "aggregate": "order", "timestamp": "2026-01-01T00:00:00.000000+00:00", "due_ms": 1_767_225_600_000}
+    assert len(await invariants.nothing_begins_early([line | {"due_ms": line["due_ms"] + early_ms}])) == found
+
+
 async def test_the_providers_own_account_counts(shop: Shop) -> None:
     order = await paid_order(shop)
     log = invariants.provider_log(shop.home)
     charge = next(entry for entry in log if entry["order_id"] == order["id"])
-    assert set(await invariants.held(shop.database, [*log, charge | {"key": "again"}])) == {"W2", "G6"}
-    assert set(await invariants.held(shop.database, [entry for entry in log if entry is not charge])) == {"G6"}
-    assert set(await invariants.held(shop.database, [*log, charge | {"order_id": "stranger"}])) == {"G6"}
+    assert set(await invariants.held(shop.database, [*log, charge | {"key": "again"}], [])) == {"W2", "G6"}
+    assert set(await invariants.held(shop.database, [entry for entry in log if entry is not charge], [])) == {"G6"}
+    assert set(await invariants.held(shop.database, [*log, charge | {"order_id": "stranger"}], [])) == {"G6"}

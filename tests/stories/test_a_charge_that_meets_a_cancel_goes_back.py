@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
+import pytest
 import pytest_asyncio
 
 from tests.stories.shop import SHORT_TIERS, Order, Shop, open_shop, running_shop, until
+
+pytestmark = pytest.mark.broker
 
 HELD = {"APP_FAILPOINTS": "after-intent=hang,after-charge-before-settle=hang"}
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from tests.stories.shop import Shop, until
+
+pytestmark = pytest.mark.broker
 
 # 83 × 999 ends in 17: the provider fails on it.
 HOPELESS = ("SKU-0001", 83)

@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import signal
 
+import pytest
 import redis.asyncio
 
 from service.foundation.cache import entry_keys
 from service.products.operations import change_product
 from tests.stories.shop import Shop, until
+
+pytestmark = pytest.mark.broker
 
 SKU = "SKU-0650"
 

@@ -8,8 +8,12 @@ from __future__ import annotations
 import os
 import signal
 
+import pytest
+
 from tests.stories.crowd import buying
 from tests.stories.shop import Shop
+
+pytestmark = pytest.mark.broker
 
 ENOUGH = 25
 

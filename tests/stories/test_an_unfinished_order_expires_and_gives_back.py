@@ -5,9 +5,12 @@ from __future__ import annotations
 import signal
 from collections.abc import AsyncIterator
 
+import pytest
 import pytest_asyncio
 
 from tests.stories.shop import SHORT_TIERS, Order, Shop, open_shop, running_shop, until
+
+pytestmark = pytest.mark.broker
 
 # 83 × 999 ends in 17: the provider fails on it, so the order stays reserved.
 HOPELESS = ("SKU-0001", 83)

@@ -14,6 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import pytest
 
 from tests.proofs.cache_faults import frozen_postgres, redis_answers
 from tests.stories.shop import Shop, until
@@ -101,6 +102,7 @@ async def _all_told(shop: Shop, anna: Any, orders: list[dict[str, Any]]) -> bool
     return all("order.reserved" in page.text for page in pages)
 
 
+@pytest.mark.broker
 async def test_kafka_frozen_orders_are_taken_and_drain_afterwards(shop: Shop) -> None:
     anna = shop.login("anna-pools-kafka")
     async with watched(shop, "orders_db_pool_in_use") as in_use:

@@ -22,6 +22,8 @@ from tests.stories.shop import SHORT_TIERS, Shop, open_shop, running_shop, until
 from tests.support.clients import ApiClient
 from tests.support.otlp import Receiver, Seen, receiving, tree, wait_for
 
+pytestmark = pytest.mark.broker
+
 HOPELESS = ("SKU-0001", 83)  # 83 × 999 ends in 17: the provider fails on it until it is healed
 CANARY = f"canary{secrets.token_hex(8)}"
 JUNK = f"junk{secrets.token_hex(8)}"  # some of it is a request id, which a client may choose and find in the log

@@ -5,17 +5,32 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
+from service.dev.state import ROOT
 from tests.stories.shop import Shop
 from tests.support.servers import free_base_port
 
+_WAY = re.compile(r"^ +[\d.]+ s  (\w+)", re.MULTILINE)  # scene 6 tells a message's way: seconds, step
 
+
+@pytest.mark.broker
 async def test_the_demo_holds(shop: Shop) -> None:
     code, output = await shop.plumbline("demo")
     assert code == 0, output
     assert output.count("PASS") == 9
     assert "9 of 9 promises held" in output
     assert "FAIL" not in output
+    told = _WAY.findall(output)
+    assert told == ["retried", "due", "retried", "due", "dead", "replay", "handled"], output
+    page = (ROOT / "docs" / "worker.md").read_text()
+    assert _however_many_tiers(_WAY.findall(page)) == _however_many_tiers(told), "docs/worker.md shows another way than the tools print"
     await shop.holds()
+
+
+def _however_many_tiers(steps: list[str]) -> str:
+    """The stack of the page has three tiers, this one has two."""
+    return re.sub(r"(retried due )+", "retried due ", " ".join(steps))
 
 
 async def test_a_promise_that_does_not_hold_fails_the_demo(shop: Shop) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from tests.stories.shop import Shop
+
+pytestmark = pytest.mark.broker
 
 SKU, PIECES, BUYERS = "SKU-0002", 100, 130
 

@@ -1,4 +1,4 @@
-"""What must be true of a quiet system, asked of PostgreSQL and of the provider's own log.
+"""What must be true of a quiet system, asked of PostgreSQL, of the provider's own log and of the workers' lines.
 
 Every function answers sentences, one a violation, none when the invariant holds (names as in docs/guarantees.md).
 `held` runs them all; `unapplied` says what still has to happen before the system is quiet.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -185,7 +186,22 @@ def provider_log(home: Path) -> Entries:
     return [orjson.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] if path.exists() else []
 
 
-async def held(connection: Connection, provider: Entries, *, parked: Iterable[str] = ()) -> dict[str, list[str]]:
+def retries_begun(home: Path) -> Entries:
+    """One line for each retry a worker began: `record.due`, written before the handler is called. A kill may cut a line off."""
+    lines = (line for path in sorted((home / "logs").glob("worker*.log")) for line in path.read_bytes().split(b"\n") if b'"record.due"' in line)
+    return [orjson.loads(line) for line in lines if line.endswith(b"}")]
+
+
+async def nothing_begins_early(retries: Entries) -> list[str]:
+    """W3: no retry began before the moment its record's header names."""
+    return [
+        f"{line['group']} began a retry of {line['aggregate']} in tier {line['tier']} {early_s * 1000:.1f} ms early"
+        for line in retries
+        if (early_s := line["due_ms"] / 1000 - datetime.fromisoformat(line["timestamp"]).timestamp()) > 0
+    ]
+
+
+async def held(connection: Connection, provider: Entries, retries: Entries, *, parked: Iterable[str] = ()) -> dict[str, list[str]]:
     """Invariant → its violations, for those that do not hold: empty when all is well. Ask when the system is quiet."""
     checks: Mapping[str, Callable[[], Awaitable[list[str]]]] = {
         "I2": lambda: one_order_a_key(connection),
@@ -195,6 +211,7 @@ async def held(connection: Connection, provider: Entries, *, parked: Iterable[st
         "O2": lambda: events_are_in_order(connection),
         "W1": lambda: unapplied(connection),
         "W2": lambda: effects_happen_once(connection, provider),
+        "W3": lambda: nothing_begins_early(retries),
         "G6": lambda: money_is_right(connection, provider),
         "ended": lambda: every_order_has_ended(connection, parked=parked),
     }

@@ -1,4 +1,4 @@
-"""Real servers for tests: PostgreSQL, Redis and a broker, started once a test session on free ports."""
+"""Real servers for tests: PostgreSQL and Redis, started once a test session on free ports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.dev.kafka import Broker, open_broker
 from service.dev.postgres import EmbeddedPostgres
 from service.dev.redis import EmbeddedRedis
 
@@ -25,11 +24,10 @@ class Servers:
     base_port: int
     postgres: EmbeddedPostgres
     redis: EmbeddedRedis
-    broker: Broker | None = None
 
     def environment(self) -> dict[str, str]:
         """The environment a process of ours needs to use them."""
-        made = {
+        return {
             "PLUMBLINE_HOME": str(self.home),
             "HTTP_PORT": str(self.base_port),
             "DATABASE_URL": self.postgres.url,
@@ -43,9 +41,6 @@ class Servers:
             "APP_WORKER_TIERS_S": "0.2,0.5",
             "APP_ORDERS_EXPIRE_SLACK_S": "0",
         }
-        if self.broker is not None:
-            made |= {"KAFKA_BOOTSTRAP": self.broker.bootstrap, "APP_KAFKA_BROKER": "memory" if self.broker.kind == "memory" else "kafka"}
-        return made
 
 
 def free_base_port() -> int:
@@ -65,7 +60,7 @@ def _is_free(port: int) -> bool:
 
 
 @contextmanager
-def running_servers(*, broker: str | None = None) -> Iterator[Servers]:
+def running_servers() -> Iterator[Servers]:
     """Start them in a temporary folder and stop them at the end."""
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="plumbline-test-", ignore_cleanup_errors=True)))
@@ -75,15 +70,4 @@ def running_servers(*, broker: str | None = None) -> Iterator[Servers]:
         for server in (servers.postgres, servers.redis):
             stack.callback(server.stop)
             server.start()
-        if broker is not None:
-            add_broker(servers, broker, stack)
         yield servers
-
-
-def add_broker(servers: Servers, kind: str, stack: ExitStack) -> Broker:
-    """Start a broker beside the other servers."""
-    made = open_broker(kind, servers.home, servers.base_port + 102)  # type: ignore[arg-type]
-    stack.callback(made.stop)
-    made.start()
-    servers.broker = made
-    return made
