@@ -58,7 +58,11 @@ def _fail(message: str, *, code: int = 2) -> Any:
     raise typer.Exit(code)
 
 
-def _run(main: Coroutine[Any, Any, Any]) -> Any:
+_ADDRESS_ADVICE = ": is the port free, and the address ours?"
+
+
+def _run(main: Coroutine[Any, Any, Any], *, stays: bool = False) -> Any:
+    """`stays`: a process whose log is one JSON object a line, also the line that says why it ended."""
     import uvloop
 
     from service.errors import ServiceError
@@ -67,14 +71,29 @@ def _run(main: Coroutine[Any, Any, Any]) -> Any:
     gc.enable()
     try:
         return uvloop.run(main)
+    except Exception as error:
+        if not stays:
+            raise
+        known = isinstance(error, ServiceError | OSError)
+        advice = _ADDRESS_ADVICE if isinstance(error, OSError) else ""
+        log.get_logger(__name__).critical("process.ended", error=f"{type(error).__name__}: {error}{advice}", exc_info=not known)
+        raise typer.Exit(2 if known else 1) from None
+    finally:
+        log.drain()
+
+
+def _run_once(main: Coroutine[Any, Any, Any]) -> Any:
+    """A command that does its work and ends: what is wrong is a sentence."""
+    from service.errors import ServiceError
+
+    try:
+        return _run(main)
     except ServiceError as error:
         _fail(str(error))
     except BrokenPipeError:
         raise typer.Exit(0) from None  # the reader (`| head`) has seen enough
     except OSError as error:
-        _fail(f"{error}: is the port free, and the address ours?")
-    finally:
-        log.drain()
+        _fail(f"{error}{_ADDRESS_ADVICE}")
 
 
 @app.command(rich_help_panel=_STACK)
@@ -154,7 +173,7 @@ def serve(fd: Annotated[int, typer.Option(help="An inherited listening socket.")
     settings = _settings("orders-api")
     from service.processes import run_api
 
-    clean = _run(run_api(settings, fd=None if fd < 0 else fd))
+    clean = _run(run_api(settings, fd=None if fd < 0 else fd), stays=True)
     raise typer.Exit(0 if clean else 1)
 
 
@@ -171,7 +190,7 @@ def worker(
     if not names or unknown:
         _fail(f"name --all or --group with one of {', '.join(GROUPS)}" + (f", not {', '.join(unknown)}" if unknown else ""))
     settings = _settings("orders-worker")
-    _run(run_workers(settings, names))
+    _run(run_workers(settings, names), stays=True)
 
 
 @app.command(rich_help_panel=_SERVERS)
@@ -180,7 +199,7 @@ def relay() -> None:
     settings = _settings("orders-relay")
     from workers.main import run_relay
 
-    _run(run_relay(settings))
+    _run(run_relay(settings), stays=True)
 
 
 @app.command(rich_help_panel=_SERVERS)
@@ -189,7 +208,7 @@ def reaper() -> None:
     settings = _settings("orders-reaper")
     from workers.main import run_reaper
 
-    _run(run_reaper(settings))
+    _run(run_reaper(settings), stays=True)
 
 
 @app.command("fake-psp", rich_help_panel=_SERVERS)
@@ -199,7 +218,7 @@ def fake_psp(port: Annotated[int, typer.Option(help="0: HTTP_PORT + 104.")] = 0)
     from service.dev.plain import run_plain
     from service.dev.psp import create_provider
 
-    _run(run_plain(settings, create_provider(settings.app.home), port=port or settings.http.port + 104))
+    _run_once(run_plain(settings, create_provider(settings.app.home), port=port or settings.http.port + 104))
 
 
 @app.command(rich_help_panel=_SERVERS)
@@ -209,7 +228,7 @@ def issuer(port: Annotated[int, typer.Option(help="0: HTTP_PORT + 103.")] = 0) -
     from service.dev.issuer import create_issuer
     from service.dev.plain import run_plain
 
-    _run(run_plain(settings, create_issuer(settings), port=port or settings.http.port + 103))
+    _run_once(run_plain(settings, create_issuer(settings), port=port or settings.http.port + 103))
 
 
 @app.command(rich_help_panel=_TOOLS)
@@ -219,13 +238,13 @@ def migrate(to: Annotated[str, typer.Option(help="A revision, also an older one;
     from service.migrations import downgrade, upgrade
     from service.revision import read_revision, target
 
-    wanted = to or _run(target(settings))
+    wanted = to or _run_once(target(settings))
     if wanted is None:
-        typer.echo(f"the database is at {_run(read_revision(settings))}: this code needs no more")
+        typer.echo(f"the database is at {_run_once(read_revision(settings))}: this code needs no more")
         return
-    back = wanted != "head" and wanted < (_run(read_revision(settings)) or "")
+    back = wanted != "head" and wanted < (_run_once(read_revision(settings)) or "")
     (downgrade if back else upgrade)(wanted)
-    typer.echo(f"schema is at {_run(read_revision(settings))}")
+    typer.echo(f"schema is at {_run_once(read_revision(settings))}")
 
 
 @app.command("db-wait", rich_help_panel=_TOOLS)
@@ -234,7 +253,7 @@ def db_wait(timeout: Annotated[float, typer.Option(help="Seconds.")] = 120.0) ->
     settings = _settings("db-wait")
     from service.revision import wait_for_schema
 
-    if not _run(wait_for_schema(settings, timeout_s=timeout)):
+    if not _run_once(wait_for_schema(settings, timeout_s=timeout)):
         _fail(f"the schema was not there within {timeout:g} s: is `plumbline migrate` running?", code=1)
 
 
@@ -254,9 +273,9 @@ def seed(orders: Annotated[int, typer.Option(min=0, help="Bring the shop to so m
         finally:
             await db.close()
 
-    typer.echo(f"{_run(main())} products")
+    typer.echo(f"{_run_once(main())} products")
     if orders:
-        typer.echo(f"{_run(seed_orders(settings.db.url.get_secret_value(), orders)):,} orders, analysed")
+        typer.echo(f"{_run_once(seed_orders(settings.db.url.get_secret_value(), orders)):,} orders, analysed")
 
 
 @app.command(rich_help_panel=_TOOLS)
@@ -290,7 +309,7 @@ def doctor(settings: Annotated[bool, typer.Option("--settings", help="List every
         raise typer.Exit(print_settings())
     from service.dev.doctor import run_doctor
 
-    raise typer.Exit(_run(run_doctor(adopted)))
+    raise typer.Exit(_run_once(run_doctor(adopted)))
 
 
 @topics_app.command("apply")
@@ -299,7 +318,7 @@ def topics_apply() -> None:
     settings = _settings("topics")
     from workers.tiers import create_topics
 
-    created = _run(create_topics(settings))
+    created = _run_once(create_topics(settings))
     typer.echo(f"created {len(created)} topics" if created else "all topics are there")
 
 
@@ -320,7 +339,7 @@ def dlq_list(
     settings = _settings("dlq")
     from service.dev.letters import print_letters
 
-    raise typer.Exit(_run(print_letters(settings, consumer=consumer, status=status, limit=limit)))
+    raise typer.Exit(_run_once(print_letters(settings, consumer=consumer, status=status, limit=limit)))
 
 
 @dlq_app.command("show")
@@ -329,7 +348,7 @@ def dlq_show(letter: Annotated[str, typer.Argument(help="Its id, or the beginnin
     settings = _settings("dlq")
     from service.dev.letters import print_letter
 
-    raise typer.Exit(_run(print_letter(settings, letter)))
+    raise typer.Exit(_run_once(print_letter(settings, letter)))
 
 
 @dlq_app.command("replay")
@@ -344,7 +363,7 @@ def dlq_replay(
     settings = _settings("dlq")
     from service.admin.by_hand import decide_letters
 
-    raise typer.Exit(_run(decide_letters(settings, "replay", ids or [], consumer=consumer, status=status, dry_run=dry_run, rate=rate)))
+    raise typer.Exit(_run_once(decide_letters(settings, "replay", ids or [], consumer=consumer, status=status, dry_run=dry_run, rate=rate)))
 
 
 @dlq_app.command("discard")
@@ -356,7 +375,7 @@ def dlq_discard(
     settings = _settings("dlq")
     from service.admin.by_hand import decide_letters
 
-    raise typer.Exit(_run(decide_letters(settings, "discard", ids, consumer="", status="open", dry_run=dry_run, rate=50.0)))
+    raise typer.Exit(_run_once(decide_letters(settings, "discard", ids, consumer="", status="open", dry_run=dry_run, rate=50.0)))
 
 
 @app.command(rich_help_panel=_TOOLS)
@@ -374,7 +393,7 @@ def republish(
         _fail("say either --since TIME or --unfinished")
     # Timeline and cache keep no inbox: the one is looked up by its rows, the other is repaired by time.
     handled = {name: tuple(handlers) for name, handlers in GROUPS.items() if name not in {"timeline", "cache"}}
-    raise typer.Exit(_run(republish_events(settings, since=since, handled=handled, rate=rate)))
+    raise typer.Exit(_run_once(republish_events(settings, since=since, handled=handled, rate=rate)))
 
 
 @app.command(add_help_option=False, context_settings=_PASSED_ON, rich_help_panel=_TOOLS)
