@@ -17,8 +17,9 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError
+from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError
 from aiokafka.structs import TopicPartition
 
 from service.foundation.iam import PodIdentity
@@ -29,6 +30,21 @@ __all__ = ["KafkaError", "TopicPartition", "abandon", "apply_topics", "make_admi
 _REQUEST_TIMEOUT_MS: Final = 10_000
 _STOP_TIMEOUT_S: Final = 3.0
 _LEADER_PAUSE_S: Final = 0.3
+
+
+_send = AIOKafkaConnection.send
+
+
+def _send_or_break(connection: AIOKafkaConnection, *arguments: Any, **named: Any) -> Any:
+    """uvloop says RuntimeError for a transport that was closed a moment ago; aiokafka expects OSError, and its fetch loop died of it."""
+    try:
+        return _send(connection, *arguments, **named)
+    except RuntimeError as error:
+        connection.close(reason=CloseReason.CONNECTION_BROKEN)
+        raise KafkaConnectionError("the connection was closed meanwhile") from error
+
+
+AIOKafkaConnection.send = _send_or_break
 
 
 class _LeaderSyncsLast(RoundRobinPartitionAssignor):  # type: ignore[misc]  # aiokafka is untyped
