@@ -35,6 +35,9 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 _CONNECT_FAILURES_TO_OPEN: Final = 3
 _PROBE_S: Final = 0.25
+# With one of these off, an answered order may be gone after a crash (docs/guarantees.md): start-up refuses.
+_DURABLE: Final = ["fsync", "full_page_writes", "synchronous_commit"]
+_OFF: Final = "SELECT name FROM unnest($1::text[]) AS name WHERE current_setting(name) = 'off'"
 _CONTENTION_TRIES: Final = 3
 
 # Refused, reset, shut down, failed over, read-only: the server is the problem, not the statement.
@@ -102,13 +105,18 @@ class Database:
         metrics.show_breaker(self.breaker.name, "closed")
 
     async def open(self) -> None:
-        """Open every connection of the pool. Raises `DependencyUnavailable` if the server cannot be reached."""
+        """Open every connection of the pool. Raises `DependencyUnavailable` if the server cannot be reached, or may forget a commit."""
         try:
             self._free = list(await asyncio.gather(*(self._connect() for _ in range(self._settings.pool_size))))
         except (*CONNECTION_ERRORS, TimeoutError, asyncpg.PostgresError) as error:
             await self.close()
             raise DependencyUnavailable(f"PostgreSQL cannot be reached: {type(error).__name__}") from error
         self._opened = True
+        async with self.connection() as connection:
+            off = [row["name"] for row in await connection.fetch(_OFF, _DURABLE)]
+        if off:
+            await self.close()
+            raise DependencyUnavailable(f"PostgreSQL runs with {', '.join(off)} off and may lose what was answered: turn it on, then start again")
         metrics.db_pool_size.set(self._settings.pool_size)
         metrics.db_pool_in_use.set_function(lambda: self._in_use)
 

@@ -12,6 +12,7 @@ import pytest_asyncio
 from service.errors import DependencyUnavailable, Overloaded
 from service.foundation.db import Database, retry_contention
 from service.settings import Settings
+from tests.support.servers import Servers
 
 _DEADLINE_S = 20.0
 
@@ -142,3 +143,26 @@ async def test_contention_is_retried_and_then_overloaded() -> None:
     with pytest.raises(Overloaded):
         await retry_contention(attempt)
     assert len(calls) == 3
+
+
+@pytest.mark.parametrize("setting", ["fsync", "full_page_writes", "synchronous_commit"])
+async def test_a_server_that_may_forget_is_refused_at_start_up(servers: Servers, settings: Settings, setting: str) -> None:
+    session = await asyncpg.connect(servers.postgres.url)
+
+    async def turned(value: str, statement: str) -> None:
+        await session.execute(statement)
+        await session.execute("SELECT pg_reload_conf()")
+        async with asyncio.timeout(30):
+            while await session.fetchval(f"SHOW {setting}") != value:  # noqa: ASYNC110 - the server reads its file when it likes
+                await asyncio.sleep(0.02)
+
+    database = Database(settings.db, application="tests")
+    try:
+        await turned("off", f"ALTER SYSTEM SET {setting} = off")
+        with pytest.raises(DependencyUnavailable, match=f"runs with {setting} off"):
+            await database.open()
+    finally:
+        await turned("on", f"ALTER SYSTEM RESET {setting}")
+        await session.close()
+    await database.open()
+    await database.close()
