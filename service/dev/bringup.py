@@ -83,6 +83,8 @@ class BringUp:
     def _start_servers(self) -> None:
         """PostgreSQL, Redis, broker, issuer, provider: all launched, then waited for."""
         self._broker = open_broker(self._options.kafka, self._home, self._ports.kafka)
+        # A broker tells its clients where to come back to: through whatever the caller put in front of it.
+        self._broker.advertised = int(self._options.env.get("KAFKA_BOOTSTRAP", "0").rpartition(":")[2])
         servers: list[Server] = [self._broker, self._redis, self._postgres]  # the slowest first
         for server in servers:
             server.launch()

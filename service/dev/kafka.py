@@ -37,6 +37,7 @@ _SECOND_PORT = 3  # controller (real) or control port (memory), counted from the
 class _BrokerServer(Server):
     name = "kafka"
     fresh = True
+    advertised = 0  # another port that clients are sent to: a fault proxy's, when KAFKA_BOOTSTRAP names one
 
     @property
     def bootstrap(self) -> str:
@@ -63,6 +64,7 @@ class MemoryBroker(_BrokerServer):
         self._require_ports()
         topics = [part for name, partitions in TOPICS.items() for part in ("--topic", f"{name}={partitions}")]
         command = [sys.executable, "-m", memory_broker.__name__, "--port", str(self.port), "--control-port", str(self.control_port), *topics]
+        command += ["--advertised-port", str(self.advertised or self.port)]
         self.process = spawn(command, log=self.log, env=os.environ | {"PYTHONPATH": str(_HERE.parents[1])})
 
     def control(self, command: str) -> None:
@@ -86,7 +88,7 @@ class KafkaBroker(_BrokerServer):
         self.fresh = not (self._data / "meta.properties").exists()
         if self.fresh:
             self._format()
-        properties = _write_properties(self.home, self._data, port=self.port)
+        properties = _write_properties(self.home, self._data, port=self.port, advertised=self.advertised)
         self.process = spawn(self._distribution.command("kafka.Kafka", properties), log=self.log, death_signal=signal.SIGTERM)
 
     def _format(self) -> None:
@@ -207,10 +209,10 @@ def answers_metadata(port: int) -> bool:
     return len(answer) >= 8 and struct.unpack_from(">i", answer, 4)[0] > 0
 
 
-def _write_properties(folder: Path, data: Path, *, port: int) -> Path:
+def _write_properties(folder: Path, data: Path, *, port: int, advertised: int = 0) -> Path:
     template = string.Template((_HERE / "kafka.properties").read_text())
     path = folder / "kafka.properties"
-    path.write_text(template.substitute(port=port, controller=port + _SECOND_PORT, data=data))
+    path.write_text(template.substitute(port=port, advertised=advertised or port, controller=port + _SECOND_PORT, data=data))
     return path
 
 

@@ -41,9 +41,9 @@ def control(port: int, command: str) -> None:
 
 
 class MockCluster:
-    """One mock broker, node 1, listening on `port` of 127.0.0.1."""
+    """One mock broker, node 1, listening on `port` of 127.0.0.1 and sending its clients to `advertised`."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, advertised: int) -> None:
         self._port = port
         self._library = _load()
         self._handle = ctypes.c_void_p(self._library.rd_kafka_new(0, ctypes.c_void_p(self._library.rd_kafka_conf_new()), None, 0))
@@ -58,7 +58,7 @@ class MockCluster:
         self.rtt("0")
         # Keeps the inner port ours while nobody listens on it: `down` binds it again.
         self._reserved = _bound_socket(self._inner_port)
-        self._library.rd_kafka_mock_broker_set_host_port(self._cluster, _NODE, b"127.0.0.1", port)
+        self._library.rd_kafka_mock_broker_set_host_port(self._cluster, _NODE, b"127.0.0.1", advertised)
         self._up = True
 
     def down(self) -> None:
@@ -179,12 +179,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Kafka's protocol in memory, for development")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--control-port", type=int, required=True)
+    parser.add_argument("--advertised-port", type=int)
     parser.add_argument("--topic", action="append", default=[], metavar="NAME=PARTITIONS")
     options = parser.parse_args()
     # Nothing to save, and librdkafka's threads need no goodbye.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     try:
-        cluster = MockCluster(options.port)
+        cluster = MockCluster(options.port, options.advertised_port or options.port)
         for topic in options.topic:
             cluster.topic(*topic.split("=", 1))
         with _ControlServer(options.control_port, cluster) as server:

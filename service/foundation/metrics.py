@@ -92,6 +92,7 @@ for _reason in ("queue", "export"):
 
 # The process itself (service/foundation/pulse.py).
 loop_lag = Histogram("orders_event_loop_lag_seconds", "How late the event loop woke a sleeper.", buckets=(0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 1.0))
+loop_tasks = Gauge("orders_event_loop_tasks", "Tasks of the event loop that are not done.")
 gc_pause = Histogram("orders_gc_pause_seconds", "Collections by generation.", ["generation"], buckets=(0.0005, 0.002, 0.01, 0.05, 0.2))
 build_info = Gauge("orders_build_info", "1, with what runs.", ["process", "version", "python"])
 

@@ -31,6 +31,7 @@ async def watch_loop() -> None:
         asked = time.perf_counter()
         await asyncio.sleep(_EVERY_S)
         metrics.loop_lag.observe(max(0.0, time.perf_counter() - asked - _EVERY_S))
+        metrics.loop_tasks.set(len(asyncio.all_tasks()))
 
 
 def _on_collection(phase: str, info: dict[str, Any]) -> None:

@@ -10,7 +10,8 @@ import asyncio
 import random
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -32,7 +33,7 @@ class Mode:
 
 
 PASS: Final = Mode()
-BLACK_HOLE: Final = Mode("black_hole")  # accepts, reads, answers nothing
+BLACK_HOLE: Final = Mode("black_hole")  # accepts, reads, answers nothing; what lost data is reset at its end, for TCP never leaves a gap
 RESET: Final = Mode("reset")  # open and new connections end with a TCP reset
 REFUSE: Final = Mode("refuse")  # nobody listens; open connections are reset
 HALF_CLOSE: Final = Mode("half_close")  # the client is told "no more data", while its own side stays open
@@ -60,6 +61,7 @@ class _Link:
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter | None = None
     answered_bytes: int = 0
+    lost_data: bool = False
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     def reset(self) -> None:
@@ -71,12 +73,17 @@ class _Link:
 
 
 class FaultProxy:
-    """Listens on `port` of 127.0.0.1 and forwards to `target_port`."""
+    """Listens on `port` of 127.0.0.1 and forwards to `target_port`; `tap` sees what clients send.
 
-    def __init__(self, port: int, target_port: int, *, seed: int = 0) -> None:
+    `hits`: how often each mode was felt, by pieces of data or by connections: a fault nobody felt proves nothing.
+    """
+
+    def __init__(self, port: int, target_port: int, *, seed: int = 0, tap: Callable[[bytes], None] = lambda _: None) -> None:
         self.port, self.target_port = port, target_port
         self.mode = PASS
         self.accepted = 0
+        self.hits: Counter[str] = Counter()
+        self._tap = tap
         self._random = random.Random(seed)
         self._links: set[_Link] = set()
         self._server: asyncio.Server | None = None
@@ -104,9 +111,13 @@ class FaultProxy:
         for link in list(self._links):
             link.answered_bytes = 0
             if mode.kind in {"reset", "refuse"}:
+                self.hits[mode.kind] += 1
                 link.reset()
             elif mode.kind == "half_close":
+                self.hits[mode.kind] += 1
                 _end_of_data(link.client)
+            elif link.lost_data and mode.kind != "black_hole":
+                link.reset()
 
     async def _stop_listening(self) -> None:
         server, self._server = self._server, None
@@ -119,6 +130,7 @@ class FaultProxy:
         self._links.add(link)
         try:
             if self.mode.kind == "reset":
+                self.hits["reset"] += 1
                 link.reset()
                 return
             server_reader, link.server = await asyncio.open_connection("127.0.0.1", self.target_port)
@@ -131,6 +143,8 @@ class FaultProxy:
             await asyncio.gather(*link.tasks, return_exceptions=True)
         except OSError:
             link.reset()  # the server itself is away: so are we
+        except asyncio.CancelledError:
+            link.reset()  # the end of the loop: nobody waits for this task
         finally:
             self._links.discard(link)
             for one in (writer, link.server):
@@ -142,15 +156,21 @@ class FaultProxy:
             while data := await reader.read(_CHUNK):
                 if answers:
                     data = self._cut(data, link)
-                await self._forward(data, writer)
+                else:
+                    self._tap(data)
+                await self._forward(data, writer, link)
                 if answers and self.mode.kind == "cut" and link.answered_bytes >= self.mode.limit_bytes:
+                    self.hits["cut"] += 1
                     link.reset()
                     return
             _end_of_data(writer)
 
-    async def _forward(self, data: bytes, writer: asyncio.StreamWriter) -> None:
+    async def _forward(self, data: bytes, writer: asyncio.StreamWriter, link: _Link) -> None:
         mode = self.mode
+        if mode.kind in {"black_hole", "delay", "slice"}:
+            self.hits[mode.kind] += 1
         if mode.kind == "black_hole":
+            link.lost_data = True
             return
         if mode.kind == "delay":
             await asyncio.sleep(max(0.0, mode.latency_s + self._random.uniform(-mode.jitter_s, mode.jitter_s)))

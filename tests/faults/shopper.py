@@ -48,10 +48,14 @@ class History:
 
 
 class Shopper:
-    """One principal, calling one API."""
+    """One principal, calling one API. Subclasses may decide which token goes with a call."""
 
     def __init__(self, http: httpx.AsyncClient, token: str, principal: str, history: History) -> None:
         self._http, self._token, self._principal, self._history = http, token, principal, history
+
+    def token(self) -> str:
+        """What the next call is signed with."""
+        return self._token
 
     async def place(self, *lines: tuple[str, int]) -> Op:
         """Place an order; answers the definite operation."""
@@ -87,8 +91,8 @@ class Shopper:
         return op
 
     async def _until_definite(self, kind: str, path: str, body: Any, *, key: str = "", if_match: int = 0) -> Op:
-        """POST with a body and one key for all attempts, else GET."""
-        key = "" if body is None else key or str(uuid4())
+        """POST with a body and one key for all attempts (a patch has none), else GET."""
+        key = "" if body is None or kind == "patch" else key or str(uuid4())
         deadline = time.monotonic() + _DEADLINE_S
         while True:
             op = await self._call(kind, path, body, key=key, if_match=if_match)
@@ -101,13 +105,14 @@ class Shopper:
 
     async def _call(self, kind: str, path: str, body: Any, *, key: str, if_match: int) -> Op:
         content = None if body is None else json.dumps(body).encode()
-        headers = {"authorization": f"Bearer {self._token}", "content-type": "application/json"}
+        headers = {"authorization": f"Bearer {self.token()}", "content-type": "application/json"}
         headers |= {"idempotency-key": key} if key else {}
         headers |= {"if-match": f'"{if_match}.1"'} if if_match else {}
         op = Op(self._history.next_id(), self._principal, self._principal, kind, time.time(), 0.0, 0, key=key, if_match=if_match)
         op.cost, op.body_hash = _COSTS.get(kind, 5), _digest(path.encode() + (content or b""))
         try:
-            answer = await self._http.request("GET" if content is None else "POST", path, content=content, headers=headers)
+            method = "GET" if content is None else "PATCH" if kind == "patch" else "POST"
+            answer = await self._http.request(method, path, content=content, headers=headers)
         except httpx.HTTPError:
             op.completed = time.time()
             return op
@@ -121,7 +126,7 @@ def _read_answer(op: Op, answer: httpx.Response) -> None:
     op.canaries = sorted(set(_CANARY.findall(answer.text + str(answer.headers))))
     if answer.is_success:
         op.answer_hash, op.answer = _digest(answer.content), data
-        op.order_id, op.version = data.get("id", ""), data.get("version", 0)
+        op.order_id, op.version = data.get("id") or data.get("sku", ""), data.get("version", 0)
         op.etag, op.location = answer.headers.get("etag", ""), answer.headers.get("location", "")
         op.replayed = answer.headers.get("idempotent-replayed") == "true"
     else:

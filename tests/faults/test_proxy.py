@@ -84,6 +84,10 @@ async def test_a_black_hole_answers_nothing_and_heals(proxy: FaultProxy) -> None
     fresh = await _connect(proxy)  # it still accepts
     await proxy.set_mode(PASS)
     assert await fresh.ask(b"back") == b"back"
+    with pytest.raises(ConnectionResetError):  # never a stream with a gap in it
+        async with asyncio.timeout(_SOON_S):
+            await client.reader.read(1)
+    assert proxy.hits["black_hole"] == 1
 
 
 async def test_reset_ends_open_and_new_connections(proxy: FaultProxy) -> None:

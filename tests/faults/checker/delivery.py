@@ -65,7 +65,7 @@ def outbox_drains(evidence: Evidence) -> Verdict:
     for op in evidence.operations:
         if op.kind in {"place", "cancel", "ship"} and evidence.touches(op, "kafka") and not evidence.touches(op, *others):
             held = op.outcome != "info" or op.status == 429
-            verdict.expect(held, op.order_id or op.key, f"operation {op.id} got {op.status} while only Kafka was away")
+            verdict.expect(held, op.order_id or op.key, f"operation {op.id} got {op.status} while only Kafka was away", at=op.invoked)
     return verdict
 
 

@@ -10,10 +10,11 @@ from tests.faults.checker.evidence import Evidence
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A broken promise. `subject`: the order, key, principal or process whose timeline tells the story."""
+    """A broken promise. `subject`: the order, key, principal or process whose timeline tells the story; `at`: when, if known."""
 
     subject: str
     detail: str
+    at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -23,11 +24,11 @@ class Verdict:
     checked: int = 0
     violations: list[Violation] = field(default_factory=list)
 
-    def expect(self, held: bool, subject: object, detail: str) -> None:  # noqa: FBT001 - reads as a sentence at the call
+    def expect(self, held: bool, subject: object, detail: str, *, at: float = 0.0) -> None:  # noqa: FBT001 - reads as a sentence at the call
         """Count one chance, and a violation unless `held`."""
         self.checked += 1
         if not held:
-            self.violations.append(Violation(str(subject), detail))
+            self.violations.append(Violation(str(subject), detail, at))
 
     @property
     def upper_bound(self) -> float:

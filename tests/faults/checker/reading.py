@@ -34,7 +34,7 @@ def clients_read_their_writes(evidence: Evidence) -> Verdict:
         before = [w for w in written.get((op.client, op.order_id), []) if w.completed <= op.invoked and not evidence.touches(w, "redis")]
         newest = max((w.version for w in before), default=0)
         if newest:
-            verdict.expect(op.version >= newest, op.order_id, f"{op.client} wrote version {newest} and read {op.version}")
+            verdict.expect(op.version >= newest, op.order_id, f"{op.client} wrote version {newest} and read {op.version}", at=op.invoked)
     return verdict
 
 

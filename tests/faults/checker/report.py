@@ -9,6 +9,7 @@ from tests.faults.checker.evidence import Evidence, Op
 from tests.faults.checker.findings import Verdict
 
 _TIMELINES, _STEPS = 3, 14
+_BEFORE_S, _AFTER_S = 8.0, 2.0
 
 
 def judge_all(evidence: Evidence) -> dict[str, Verdict]:
@@ -25,7 +26,7 @@ def render(evidence: Evidence, verdicts: dict[str, Verdict]) -> Iterator[str]:
             yield f"{head} VIOLATED {len(verdict.violations):,}/{verdict.checked:,}"
             for violation in verdict.violations[:_TIMELINES]:
                 yield f"   {violation.subject}: {violation.detail}"
-                yield from (f"      {step}" for step in timeline(evidence, violation.subject))
+                yield from (f"      {step}" for step in timeline(evidence, violation.subject, at=violation.at))
         elif not verdict.checked:
             yield f"{head} not exercised"
         else:
@@ -45,9 +46,10 @@ def exit_code(evidence: Evidence, verdicts: dict[str, Verdict], required: Collec
     return 0, "all promises kept"
 
 
-def timeline(evidence: Evidence, subject: str) -> list[str]:
-    """What is known about an order, key, SKU or principal: calls and faults by time, then rows."""
+def timeline(evidence: Evidence, subject: str, *, at: float = 0.0) -> list[str]:
+    """What is known about an order, key, SKU or principal: calls and faults by time (around `at`, if given), then rows."""
     ops = [op for op in evidence.operations if subject in {op.order_id, op.key, op.principal}]
+    ops = [op for op in ops if not at or (at - _BEFORE_S <= op.completed and op.invoked <= at + _AFTER_S)]
     steps = [(op.invoked, _call(op)) for op in ops]
     if steps:
         first, last = min(op.invoked for op in ops), max(op.completed for op in ops)
