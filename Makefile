@@ -47,6 +47,14 @@ test-faults: $(VENV)/.dev ## fault proxy, checker, and the failpoint sweep on re
 test-slow: $(VENV)/.dev ## the long forms
 	$(RUN) tests/unit tests/integration tests/stories tests/faults -m slow
 
+.PHONY: torture torture-mutants
+SECONDS ?= 60
+KAFKA ?= memory
+torture: $(VENV)/.dev ## random faults that overlap, on real processes, and a verdict: SEED= SECONDS= KAFKA=real
+	@exec $(BIN)/python -m tests.torture $(if $(SEED),--seed $(SEED)) --seconds $(SECONDS) --kafka $(KAFKA)
+torture-mutants: $(VENV)/.dev ## the judge judged: planted bugs, each to be found by one of five seeds (half an hour)
+	@exec $(BIN)/python -m tests.torture.mutants $(ARGS)
+
 .PHONY: bench bench-quick profile
 bench: $(VENV)/.dev ## costs as ratios to hand-written floors (≤ 5 min; exit 2: machine too busy)
 	$(BIN)/python -m bench full

@@ -22,7 +22,7 @@ import httpx
 from tests.faults.checker.evidence import Op
 
 _CANARY: Final = re.compile(r"canary-of-([a-z0-9-]+)")
-_COSTS: Final = {"get": 1, "list": 2, "walk": 2}
+_COSTS: Final = {"get": 1, "spy": 1, "list": 2, "walk": 2}
 _PAUSE_S: Final = 0.1
 _DEADLINE_S: Final = 40.0
 

@@ -147,6 +147,7 @@ BAD: list[tuple[str, str, Spoil]] = [
     ("G1", "a piece drawn twice", lambda e: e.stock[0].update(available=6)),
     ("G2", "sold more than there was", lambda e: e.ledger.append({"ref_id": "o3", "sku": "S1", "kind": "reserve", "quantity": 9})),
     ("G2", "sold out while pieces lay there", _stale_order),
+    ("W2", "a step said twice", lambda e: e.events.append({**e.events[2], "event_id": "again"})),
     ("G3", "two winners of one version", _loser_wins_too),
     ("G4", "an order missing from the walk", lambda e: e.operations[6].seen.remove("o1")),
     ("G4", "an order twice on the walk", lambda e: e.operations[6].seen.append("o1")),

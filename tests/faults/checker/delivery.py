@@ -86,8 +86,10 @@ def every_event_ends(evidence: Evidence) -> Verdict:
 
 
 def effects_happen_once(evidence: Evidence) -> Verdict:
-    """W2: one decision a provider key, one charge and one refund an order, one reservation equal to the order's lines."""
+    """W2: one decision a provider key, one charge and one refund an order, one reservation equal to its lines, each step said once."""
     verdict = Verdict()
+    for (aggregate, kind), count in Counter((e["aggregate_id"], e["type"]) for e in evidence.events if e["aggregate_type"] == "order").items():
+        verdict.expect(count == 1, aggregate, f"{count} × {kind} of one order")
     for key, count in Counter(entry["key"] for entry in evidence.provider).items():
         verdict.expect(count == 1, key.partition(":")[2], f"the provider decided {count} times about {key}")
     captured = Counter(e["order_id"] for e in evidence.provider if e["op"] == "charge" and e["state"] == "captured")

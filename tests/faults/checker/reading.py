@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from tests.faults.checker.evidence import Evidence, Op
+from tests.faults.checker.evidence import Evidence, Fault, Op
 from tests.faults.checker.findings import Verdict
 
 _MOST_CALLS = 2_000
@@ -62,7 +62,7 @@ def walks_see_everything_once(evidence: Evidence) -> Verdict:
 
 
 def limits_hold(evidence: Evidence) -> Verdict:
-    """L1: within any time D a principal was admitted at most (q + q·D/w) × 1.02, twice that around Redis faults."""
+    """L1: within any time D a principal was admitted at most (q + q·D/w) × 1.02; a Redis fault in that time may give another such sum."""
     verdict = Verdict()
     admitted: dict[str, list[Op]] = defaultdict(list)
     for op in evidence.operations:
@@ -70,20 +70,26 @@ def limits_hold(evidence: Evidence) -> Verdict:
             admitted[op.principal].append(op)
     for principal, ops in admitted.items():
         for policy in evidence.policies:
-            worst = _worst_excess(ops, quota=policy["quota"], window_s=policy["window_s"])
-            limit = 2.0 if any(evidence.touches(op, "redis") for op in ops) else 1.02
-            verdict.expect(worst <= limit, principal, f"admitted {worst:.2f} × what policy {policy['name']} allows")
+            worst = _worst_excess(ops, evidence.faults, quota=policy["quota"], window_s=policy["window_s"])
+            verdict.expect(worst <= 1.02, principal, f"admitted {worst:.2f} × what policy {policy['name']} allows")
     return verdict
 
 
-def _worst_excess(ops: list[Op], *, quota: int, window_s: float) -> float:
-    """Largest ratio of cost to allowance over windows that contain whole calls: those were surely charged inside."""
+def _worst_excess(ops: list[Op], faults: list[Fault], *, quota: int, window_s: float) -> float:
+    """Largest ratio of cost to allowance over windows that contain whole calls: those were surely charged inside.
+
+    Each Redis fault a window touches may have started the bucket afresh, or left each process to its own.
+    """
     ordered = sorted(ops, key=lambda op: op.completed)
+    away = sorted((fault for fault in faults if fault.target == "redis"), key=lambda fault: fault.begin)
     worst = 0.0
     for begin in sorted(op.invoked for op in ops)[:_MOST_CALLS]:
-        spent = 0
+        since = [fault.begin for fault in away if fault.end >= begin]
+        spent = met = 0
         for op in ordered:
             if op.invoked >= begin:
                 spent += op.cost
-                worst = max(worst, spent / (quota + quota * (op.completed - begin) / window_s))
+                while met < len(since) and since[met] <= op.completed:
+                    met += 1
+                worst = max(worst, spent / (quota + quota * (op.completed - begin) / window_s) / (1 + met))
     return worst

@@ -1,0 +1,88 @@
+"""Looks at the victim twice a second from outside: the backlog, open dead letters, memory; and at warm and quiet moments more closely."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+import psutil
+
+from service.dev.state import read_stack
+from tests.faults.checker.evidence import Fault
+from tests.torture.rig import Rig, memory_mib
+
+_EVERY_S = 0.5
+_FAILED = "orders_cache_invalidations_failed_total "
+_SESSIONS = "SELECT application_name, count(*) FROM pg_stat_activity WHERE application_name LIKE 'orders-%' GROUP BY 1"
+_LOOK = """
+SELECT (SELECT count(*) FROM outbox) AS outbox, (SELECT count(*) FROM orders WHERE status IN ('placed', 'reserved')) AS unfinished,
+       (SELECT count(*) FROM dead_letter WHERE status = 'open') AS dead
+"""
+
+
+@dataclass(slots=True)
+class Watch:
+    """Samples by time; a moment at which PostgreSQL did not answer has none."""
+
+    rig: Rig
+    samples: list[dict[str, float]] = field(default_factory=list)
+    unheard: list[Fault] = field(default_factory=list)
+    _failed: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        connection: asyncpg.Connection[asyncpg.Record] | None = None
+        while True:
+            sample: dict[str, float] = {"at": time.time()}
+            try:
+                if connection is None or connection.is_closed():
+                    connection = await asyncpg.connect(self.rig.urls["database"], timeout=2, server_settings={"application_name": "watch"})
+                row = await connection.fetchrow(_LOOK, timeout=2)
+                sample |= {name: float(value) for name, value in row.items()} if row else {}
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                if connection is not None:
+                    connection.terminate()
+                connection = None
+            sample["memory_mib"] = sum(memory_mib(p["pid"]) for p in read_stack(self.rig.home)["processes"] if p["ops_url"])
+            self.samples.append(sample)
+            await self._invalidations()
+            await asyncio.sleep(_EVERY_S)
+
+    async def _invalidations(self) -> None:
+        """An invalidation Redis did not take in time (50 ms) is a moment at which Redis failed, whoever made it late."""
+        for process in read_stack(self.rig.home)["processes"]:
+            if process["role"] == "api":
+                failed = sum(await self.rig.metric("api", _FAILED, only=process["name"]))
+                before_at, before = self._failed.get(str(process["pid"]), (time.time() - 2 * _EVERY_S, 0.0))
+                if failed > before:
+                    self.unheard.append(Fault("invalidation not taken", "redis", before_at, time.time()))
+                self._failed[str(process["pid"])] = (time.time(), max(failed, before))
+
+
+async def resources(rig: Rig, phase: str) -> list[dict[str, Any]]:
+    """X3's evidence: each process's memory, threads, and connections to PostgreSQL; and the server's sessions by application."""
+    found = []
+    database = rig.proxies["postgres"].port
+    for process in read_stack(rig.home)["processes"]:
+        if process["ops_url"] is not None:
+            with suppress(psutil.Error):
+                about = psutil.Process(process["pid"])
+                sockets = sum(c.status == psutil.CONN_ESTABLISHED and bool(c.raddr) and c.raddr.port == database for c in about.net_connections())
+                found.append({
+                    "process": process["name"], "phase": phase, "rss_mib": about.memory_info().rss / 2**20,
+                    "tasks": await _tasks(rig, process["ops_url"]), "sockets": sockets,
+                })  # fmt: skip
+    connection = await asyncpg.connect(rig.urls["database"], timeout=5)
+    rows = await connection.fetch(_SESSIONS)
+    found += [{"process": f"sessions of {row[0]}", "phase": phase, "rss_mib": 1.0, "tasks": 0, "sockets": row[1]} for row in rows]
+    connection.terminate()
+    return found
+
+
+async def _tasks(rig: Rig, ops_url: str) -> int:
+    page = (await rig.http.get(f"{ops_url}/metrics", timeout=5)).text
+    return int(next((float(line.rpartition(" ")[2]) for line in page.splitlines() if line.startswith("orders_event_loop_tasks ")), 0))
