@@ -152,7 +152,7 @@ class FaultProxy:
                     one.close()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: _Link, *, answers: bool) -> None:
-        with suppress(OSError):
+        try:
             while data := await reader.read(_CHUNK):
                 if answers:
                     data = self._cut(data, link)
@@ -164,6 +164,8 @@ class FaultProxy:
                     link.reset()
                     return
             _end_of_data(writer)
+        except OSError:
+            link.reset()  # one side was reset: so is the other, or the server would keep a session for nobody
 
     async def _forward(self, data: bytes, writer: asyncio.StreamWriter, link: _Link) -> None:
         mode = self.mode

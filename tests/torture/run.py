@@ -37,6 +37,8 @@ CALM_S: Final = 4.0  # customers go on for so long after the first success
 QUIET_S: Final = 60.0
 PER_MINUTE: Final = 30
 OVERLAP: Final = 0.4
+BY_THE_CLOCK: Final = frozenset({"X3", "X4"})  # bounds in seconds or in growth: worth nothing on a machine that has no time
+TOO_SLOW: Final = 2.0
 REQUIRED: Final = (
     "I1",
     "I2",
@@ -183,8 +185,13 @@ def _judge(asked: Asked, evidence: Evidence, nemesis: Nemesis, watch: Watch, out
     tell(f"judging {len(evidence.operations):,} operations, {len(evidence.orders):,} orders, {len(evidence.records):,} records")
     outcome.verdicts = judge_all(evidence)
     outcome.lines = list(render(evidence, outcome.verdicts))
-    outcome.figures = figures(asked, evidence, nemesis)
+    outcome.figures = figures(asked, evidence, nemesis) | {"slowness": round(sum(watch.slow) / max(1, len(watch.slow)), 2)}
     outcome.code, outcome.reason = exit_code(evidence, outcome.verdicts, asked.require)
+    broken = {name for name, verdict in outcome.verdicts.items() if verdict.violations}
+    if outcome.code == 1 and broken <= BY_THE_CLOCK and outcome.figures["slowness"] > TOO_SLOW:
+        outcome.code = 2
+        times, names = outcome.figures["slowness"], ", ".join(sorted(broken))
+        outcome.reason = f"INCONCLUSIVE: the machine was {times:.1f} times slower than a quiet one, too busy for {names}"
     if outcome.code == 0 and (weak := _weaknesses(asked, evidence, nemesis, outcome.figures)):
         outcome.code, outcome.reason = 2, f"INCONCLUSIVE: {'; '.join(weak)}"
     (asked.folder / "evidence.json").write_text(json.dumps(evidence.to_json(), default=str))

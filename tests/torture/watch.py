@@ -16,6 +16,7 @@ from tests.faults.checker.evidence import Fault
 from tests.torture.rig import Rig, memory_mib
 
 _EVERY_S = 0.5
+_WORK_S = 0.004
 _FAILED = "orders_cache_invalidations_failed_total "
 _SESSIONS = "SELECT application_name, count(*) FROM pg_stat_activity WHERE application_name LIKE 'orders-%' GROUP BY 1"
 _LOOK = """
@@ -24,13 +25,22 @@ SELECT (SELECT count(*) FROM outbox) AS outbox, (SELECT count(*) FROM orders WHE
 """
 
 
+def slowness() -> float:
+    """How much longer work takes here than it would on a core of its own: 1 on a quiet machine."""
+    wall, cpu = time.perf_counter(), time.thread_time()
+    while time.thread_time() - cpu < _WORK_S:
+        pass
+    return (time.perf_counter() - wall) / _WORK_S
+
+
 @dataclass(slots=True)
 class Watch:
-    """Samples by time; a moment at which PostgreSQL did not answer has none."""
+    """Samples by time; a moment at which PostgreSQL did not answer has none. `slow`: the machine itself, then."""
 
     rig: Rig
     samples: list[dict[str, float]] = field(default_factory=list)
     unheard: list[Fault] = field(default_factory=list)
+    slow: list[float] = field(default_factory=list)
     _failed: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     async def run(self) -> None:
@@ -49,6 +59,7 @@ class Watch:
                 connection = None
             sample["memory_mib"] = sum(memory_mib(p["pid"]) for p in read_stack(self.rig.home)["processes"] if p["ops_url"])
             self.samples.append(sample)
+            self.slow.append(slowness())
             await self._invalidations()
             await asyncio.sleep(_EVERY_S)
 
