@@ -24,7 +24,7 @@ from aiokafka.structs import ConsumerRecord
 
 from bench.cpu import cpu_ns
 from bench.errors import BenchError
-from bench.raw import connect
+from bench.raw import PATIENT, connect
 from bench.report import Report
 from bench.servers import Rig, run_apart
 from service.events import ORDERS_TOPIC, ce_headers
@@ -97,7 +97,7 @@ async def measure(blocks: int) -> dict[str, dict[str, float]]:
     """Group → its microseconds an event, the floor's, and the median of block ratios."""
     settings = load_settings()
     log.configure(settings.telemetry, process="bench-groups", version="0")  # a line an event, as a worker writes it
-    db = Database(settings.db.model_copy(update={"pool_size": 1}), application="bench-groups", queue_timeout_ms=5_000)
+    db = Database(settings.db.model_copy(update={"pool_size": 1} | PATIENT), application="bench-groups", queue_timeout_ms=5_000)
     await db.open()
     bare, client = await connect(), redis.asyncio.from_url(settings.redis.url.get_secret_value())
     async with db.connection() as connection:

@@ -21,7 +21,7 @@ import uvloop
 
 from bench.cpu import cpu_ns
 from bench.errors import BenchError
-from bench.raw import TOPIC, connect
+from bench.raw import PATIENT, TOPIC, connect
 from service.events import ORDERS_TOPIC, PARTITIONS, ce_headers
 from service.foundation import log
 from service.foundation.clock import SystemClock
@@ -113,7 +113,7 @@ async def _compare_sends(settings: Settings, bare: Any, blocks: int) -> dict[str
     await create_topics(settings)
     if settings.kafka.broker == "kafka":
         await apply_topics(settings.kafka, [(TOPIC, PARTITIONS[ORDERS_TOPIC], {})])
-    db = Database(settings.db.model_copy(update={"pool_size": 1}), application="bench-relay", queue_timeout_ms=5_000)
+    db = Database(settings.db.model_copy(update={"pool_size": 1} | PATIENT), application="bench-relay", queue_timeout_ms=5_000)
     await db.open()
     async with db.connection() as connection:
         session = [await connection.fetchval("SELECT pg_backend_pid()")]

@@ -23,6 +23,8 @@ from service.products.operations import Reservation, reserve
 from service.settings import load_settings
 
 TOPIC: Final = "bench.raw"
+# On a busy host a statement may wait for a core longer than a request may wait for it.
+PATIENT: Final = {"command_timeout_ms": 60_000, "statement_timeout_ms": 60_000, "lock_timeout_ms": 30_000}
 _ROWS: Final = "SELECT event_id, type, aggregate_id, version, key, payload, created_at FROM outbox_sent ORDER BY seq LIMIT $1"
 _PLACED: Final = """
 SELECT o.id, o.customer_id, o.total_minor, o.currency, array_agg(l.sku) AS skus, array_agg(l.quantity) AS quantities

@@ -77,9 +77,17 @@ class Supervisor:
         self.children.append(child)
 
     def require_alive(self, names: Collection[str]) -> None:
-        """Raise `StackError` naming a child of these that ended; for waiting on their readiness."""
+        """For waiting on their readiness: one that ended is started once more, for on a busy machine a connection may take too long.
+
+        Raises `StackError` naming one that ended twice.
+        """
         for child in self.children:
-            if child.name in names and child.process.poll() is not None:
+            if child.name in names and (code := child.process.poll()) is not None:
+                if not child.deaths:
+                    child.deaths = 1
+                    self._say(f"! {child.name} (pid {child.process.pid}) ended, {_reason(code)}, while starting; once more")
+                    self._start(child)
+                    continue
                 raise StackError(f"{child.name} ended (exit {child.process.returncode}) while starting: see logs/{child.name}.log")
 
     def watch(self, tick: Callable[[], None] | None = None, *, tick_s: float = 0.5) -> None:

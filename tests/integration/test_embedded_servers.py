@@ -382,15 +382,22 @@ class TestSupervisor:
         assert [child.process.poll() for child in supervisor.children] == [0, 0, 0, -signal.SIGKILL]
         assert any("deaf did not stop within" in line for line in said)
 
-    def test_a_child_that_dies_while_coming_up_is_named(self, tmp_path: Path) -> None:
-        with Supervisor(lambda _: None) as supervisor:
+    def test_a_child_that_dies_while_coming_up_is_started_once_more_then_named(self, tmp_path: Path) -> None:
+        said: list[str] = []
+        with Supervisor(said.append) as supervisor:
             child = self.child(tmp_path, "issuer", 0)
             supervisor.add(child)
             supervisor.require_alive(["issuer"])
-            child.process.kill()
-            child.process.wait()
+            assert said == []
+            for _ in range(2):
+                child.process.kill()
+                child.process.wait()
+                if child.deaths == 0:
+                    supervisor.require_alive(["issuer"])
+                    assert child.process.poll() is None, "it runs again"
             with pytest.raises(StackError, match=r"issuer ended \(exit -9\).*logs/issuer.log"):
                 supervisor.require_alive(["issuer"])
+        assert [line for line in said if "while starting; once more" in line]
 
 
 class TestStateFolder:
