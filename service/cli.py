@@ -232,7 +232,10 @@ def issuer(port: Annotated[int, typer.Option(help="0: HTTP_PORT + 103.")] = 0) -
 
 
 @app.command(rich_help_panel=_TOOLS)
-def migrate(to: Annotated[str, typer.Option(help="A revision, also an older one; head: with what only older code needs removed.")] = "") -> None:
+def migrate(
+    to: Annotated[str, typer.Option(help="A revision, also an older one; head: with what only older code needs removed.")] = "",
+    catalogue: Annotated[bool, typer.Option("--seed", help="Then do what `seed` does, in the same process.")] = False,
+) -> None:
     """Bring the schema to what this code needs, while the service runs."""
     settings = _settings("migrate")
     from service.migrations import downgrade, upgrade
@@ -241,10 +244,14 @@ def migrate(to: Annotated[str, typer.Option(help="A revision, also an older one;
     wanted = to or _run_once(target(settings))
     if wanted is None:
         typer.echo(f"the database is at {_run_once(read_revision(settings))}: this code needs no more")
-        return
-    back = wanted != "head" and wanted < (_run_once(read_revision(settings)) or "")
-    (downgrade if back else upgrade)(wanted)
-    typer.echo(f"schema is at {_run_once(read_revision(settings))}")
+    else:
+        back = wanted != "head" and wanted < (_run_once(read_revision(settings)) or "")
+        (downgrade if back else upgrade)(wanted)
+        typer.echo(f"schema is at {_run_once(read_revision(settings))}")
+    if catalogue:
+        from service.dev.seed import seed_shop
+
+        typer.echo(f"{_run_once(seed_shop(settings))} products")
 
 
 @app.command("db-wait", rich_help_panel=_TOOLS)
@@ -261,20 +268,12 @@ def db_wait(timeout: Annotated[float, typer.Option(help="Seconds.")] = 120.0) ->
 def seed(orders: Annotated[int, typer.Option(min=0, help="Bring the shop to so many orders, a year of them.")] = 0) -> None:
     """Insert the catalogue (1,000 products) if it is missing; orders too, if asked."""
     settings = _settings("seed")
-    from service.dev.seed import seed_catalogue
-    from service.dev.seed_orders import seed_orders
-    from service.foundation.db import Database
+    from service.dev.seed import seed_shop
 
-    async def main() -> int:
-        db = Database(settings.db.model_copy(update={"pool_size": 1}), application="plumbline-seed")
-        await db.open()
-        try:
-            return await seed_catalogue(db)
-        finally:
-            await db.close()
-
-    typer.echo(f"{_run_once(main())} products")
+    typer.echo(f"{_run_once(seed_shop(settings))} products")
     if orders:
+        from service.dev.seed_orders import seed_orders
+
         typer.echo(f"{_run_once(seed_orders(settings.db.url.get_secret_value(), orders)):,} orders, analysed")
 
 

@@ -87,6 +87,8 @@ class BringUp:
         self._broker.advertised = int(self._options.env.get("KAFKA_BOOTSTRAP", "0").rpartition(":")[2])
         servers: list[Server] = [self._broker, self._redis, self._postgres]  # the slowest first
         for server in servers:
+            server.claim()  # what cannot be had is said before anything runs
+        for server in servers:
             server.launch()
             self._supervisor.add(
                 Child(server.name, server.name, _RANK[server.name], self._starter(server), server.running(), stop_signal=server.stop_signal)
@@ -110,7 +112,7 @@ class BringUp:
         topics = self._launch_tool("topics", "apply") if self._broker.kind == "real" else None
         head, current = _head_revision(), self._ask("SELECT version_num FROM alembic_version")
         if current < head:
-            self._run_tool("migrate", "--to", "head")  # nothing of the service runs yet, so no older code either
+            self._run_tool("migrate", "--to", "head", "--seed")  # nothing of the service runs yet, so no older code either
         self._done(f"schema is at {max(head, current)}")
         if not self._ask("SELECT 1 FROM product LIMIT 1"):
             self._run_tool("seed")

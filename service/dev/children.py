@@ -57,6 +57,10 @@ class Server:
         self.launch()
         self.wait_ready()
 
+    def claim(self) -> None:
+        """Raise `StackError` with the cure if its port or its programs cannot be had; starts nothing."""
+        raise NotImplementedError
+
     def launch(self) -> None:
         """Start the process without waiting for it."""
         raise NotImplementedError

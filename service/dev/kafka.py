@@ -46,7 +46,8 @@ class _BrokerServer(Server):
     def answers(self) -> bool:
         return answers_metadata(self.port)
 
-    def _require_ports(self) -> None:
+    def claim(self) -> None:
+        """The port and the control port."""
         require_free_port(self.port, owner="Kafka", setting="HTTP_PORT + 102")
         require_free_port(self.port + _SECOND_PORT, owner="Kafka's control", setting="HTTP_PORT + 105")
 
@@ -61,7 +62,7 @@ class MemoryBroker(_BrokerServer):
         return self.port + _SECOND_PORT
 
     def launch(self) -> None:
-        self._require_ports()
+        self.claim()
         topics = [part for name, partitions in TOPICS.items() for part in ("--topic", f"{name}={partitions}")]
         command = [sys.executable, "-m", memory_broker.__name__, "--port", str(self.port), "--control-port", str(self.control_port), *topics]
         command += ["--advertised-port", str(self.advertised or self.port)]
@@ -84,7 +85,7 @@ class KafkaBroker(_BrokerServer):
         self.fresh = not (self._data / "meta.properties").exists()
 
     def launch(self) -> None:
-        self._require_ports()
+        self.claim()
         self.fresh = not (self._data / "meta.properties").exists()
         if self.fresh:
             self._format()

@@ -62,10 +62,15 @@ class EmbeddedPostgres(Server):
         """The folder of the programs: the wheel's, or a copy where the unprivileged account cannot enter the wheel."""
         return _binaries(_PROGRAMS[self.version], self.account)
 
-    def launch(self) -> None:
-        """Create the data folder if it is fresh and start the server, without waiting for it."""
+    def claim(self) -> None:
+        """The programs, and the port once a killed stack's server has left it."""
+        assert self.binaries
         self._await_predecessor()
         require_free_port(self.port, owner="PostgreSQL", setting="HTTP_PORT + 100")
+
+    def launch(self) -> None:
+        """Create the data folder if it is fresh and start the server, without waiting for it."""
+        self.claim()
         if not (self.data / "PG_VERSION").exists():
             self._initialise()
         configuration = self.data / "postgresql.conf"

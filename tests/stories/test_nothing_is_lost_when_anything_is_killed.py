@@ -2,7 +2,7 @@
 
 Some orders the provider cannot charge: their events go through tiers and dead letters under the same kills, never
 early, and after the cure a replay brings them home. The kills follow a seeded schedule; the interleaving is the
-machine's own. `make test` kills nine times, `make test-slow` fifty.
+machine's own. `make test` kills six times, `make test-slow` fifty.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.support.clients import ApiClient
 pytestmark = pytest.mark.broker
 
 SEED, CUSTOMERS = 20, 8
-KILLS, MANY_KILLS = 9, 50
+KILLS, MANY_KILLS = 6, 50
 PAUSE_S = (0.3, 0.9)
 ROLES = ("api", "worker", "relay")
 STEPS_BETWEEN = 3

@@ -10,11 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
 from tests.proofs.arrivals import Tally
 from tests.proofs.overload import Arm, arms
 from tests.support.servers import Servers
 
-ROUNDS, TRIES, SECONDS, WARM_S = 4, 12, 5.0, 1.0
+ROUNDS, MANY_ROUNDS, TRIES, SECONDS, WARM_S = 2, 6, 12, 5.0, 1.0
 # A host that stalls for the 100 ms a sale may wait for its slot says nothing about who was preferred.
 _SLIP_S, _QUEUED, _SALES = 0.1, 0.5, 0.6
 
@@ -46,11 +48,13 @@ async def _play(arm: Arm) -> Round:
     return Round(capacity, peak, over, (await arm.queued() - before) / max(1, over.good()))
 
 
-async def test_overload_keeps_selling(servers: Servers, db: Any) -> None:
+@pytest.mark.alone
+@pytest.mark.parametrize("rounds", [ROUNDS, pytest.param(MANY_ROUNDS, marks=pytest.mark.slow)])
+async def test_overload_keeps_selling(servers: Servers, db: Any, rounds: int) -> None:
     async with arms(servers) as found:
         arm, seen, doubts = found["with"], list[Round](), list[str]()
         await arm.capacity(1.0)
-        while len(seen) < ROUNDS:
+        while len(seen) < rounds:
             assert len(doubts) < TRIES, f"INCONCLUSIVE: {doubts}"
             round_ = await _play(arm)
             seen += [round_] if not round_.doubt else []

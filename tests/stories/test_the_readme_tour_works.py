@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from service.dev.stack import running_stack
+from tests.stories.test_the_demo_holds import the_limit_is_shown
 from tests.support.servers import free_base_port
 
 README = Path(__file__).parents[2] / "README.md"
@@ -81,3 +83,11 @@ def test_every_pasted_line_shows_what_the_readme_says(folder: Path) -> None:
             assert expected.lower() in shown.lower(), (
                 f"step {number + 1} does not show {expected!r}:\n" + "\n".join(step.commands) + f"\n---\n{shown}"
             )
+
+
+def test_the_demo_shows_the_limit_on_a_stack_that_has_one(folder: Path) -> None:
+    env = {"PLUMBLINE_HOME": str(folder / ".plumbline"), "PATH": os.environ["PATH"]}
+    command = [sys.executable, "-m", "service", "demo", "--scene", "7"]
+    done = subprocess.run(command, cwd=README.parent, env=env, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    the_limit_is_shown(done.stdout)
