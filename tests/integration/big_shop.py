@@ -1,4 +1,4 @@
-"""A database of its own with 100,000 orders, for questions about cost: which plans, how many buffers, how many statements."""
+"""A database of its own with many orders, for questions about cost: which plans, how many buffers, how many statements."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from service.settings import Settings, load_settings
 from service.web.jwks import KeySet
 from tests.support.servers import Servers
 
-ORDERS, REGULAR = 100_000, "regular"
+REGULAR = "regular"
 # The regular customer owns every fourth order; ids rise with time, as UUIDv7 does.
 _NOISE = ("max(outbox.seq)", "pg_catalog.pg_type", "current_setting('jit')")
 _FILL = """
@@ -33,22 +33,22 @@ INSERT INTO stock (sku, available) SELECT sku, 1000000 FROM product;
 INSERT INTO orders (id, customer_id, status, version, currency, total_minor, created_at, updated_at, closed_at)
     SELECT ('01890a5d-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid,
            CASE WHEN n % 4 = 0 THEN 'regular' ELSE 'customer-' || n % 10007 END,
-           CASE WHEN n > 99900 THEN 'placed' WHEN n % 10 = 0 THEN 'cancelled' ELSE 'shipped' END,
-           4, 'EUR', 1000, now() - interval '1 day', now() - interval '1 day', CASE WHEN n <= 99900 THEN now() END
-    FROM generate_series(1, 100000) n;
+           CASE WHEN n > {orders} - 100 THEN 'placed' WHEN n % 10 = 0 THEN 'cancelled' ELSE 'shipped' END,
+           4, 'EUR', 1000, now() - interval '1 day', now() - interval '1 day', CASE WHEN n <= {orders} - 100 THEN now() END
+    FROM generate_series(1, {orders}) n;
 INSERT INTO order_line (order_id, line_no, sku, quantity, unit_price_minor)
     SELECT id, 1, 'SKU-' || lpad((1 + row_number() OVER () % 5000)::text, 4, '0'), 1, 1000 FROM orders;
 INSERT INTO idempotency_key (principal, key, fingerprint, status, headers, body, expires_at)
-    SELECT customer_id, id::text, '\\x00', 201, '{}', '\\x00', now() + interval '3 days' FROM orders;
+    SELECT customer_id, id::text, '\\x00', 201, '{{}}', '\\x00', now() + interval '3 days' FROM orders;
 INSERT INTO inbox (consumer, event_id) SELECT 'inventory', id FROM orders;
 INSERT INTO stock_ledger (ref_id, sku, kind, quantity) SELECT order_id, sku, 'reserve', 1 FROM order_line;
 INSERT INTO payment (id, order_id, kind, state, amount_minor, currency, idempotency_key)
     SELECT id, id, 'charge', 'captured', 1000, 'EUR', 'charge:' || id FROM orders;
-INSERT INTO order_timeline (order_id, version, type, at, detail) SELECT id, v, 'order.placed', now(), '{}' FROM orders, generate_series(1, 2) v;
+INSERT INTO order_timeline (order_id, version, type, at, detail) SELECT id, v, 'order.placed', now(), '{{}}' FROM orders, generate_series(1, 2) v;
 INSERT INTO outbox (event_id, aggregate_type, aggregate_id, version, type, topic, key, payload, headers)
-    SELECT id, 'order', id::text, 5, 'order.paid', 'orders.events.v1', id::text, '\\x00', '{}' FROM orders LIMIT 20000;
+    SELECT id, 'order', id::text, 5, 'order.paid', 'orders.events.v1', id::text, '\\x00', '{{}}' FROM orders LIMIT {orders} / 5;
 INSERT INTO dead_letter (id, consumer, topic, partition, "offset", headers, error_class, error_message, attempts, status)
-    SELECT id, 'payments', 'orders.events.v1', 0, row_number() OVER (), '{}', 'X', 'x', 1, 'discarded' FROM orders LIMIT 20000;
+    SELECT id, 'payments', 'orders.events.v1', 0, row_number() OVER (), '{{}}', 'X', 'x', 1, 'discarded' FROM orders LIMIT {orders} / 5;
 """
 
 
@@ -69,11 +69,11 @@ class Recorder:
 
 
 @contextlib.contextmanager
-def settings_of_its_own(servers: Servers) -> Iterator[Settings]:
-    """A second database in the same server, migrated; the environment is put back."""
-    servers.postgres.run("psql", "-Xqc", "CREATE DATABASE big")
+def settings_of_its_own(servers: Servers, database: str) -> Iterator[Settings]:
+    """Another database in the same server, migrated; the environment is put back."""
+    servers.postgres.run("psql", "-Xqc", f"CREATE DATABASE {database}")
     patch = pytest.MonkeyPatch()
-    patch.setenv("DATABASE_URL", re.sub(r"/plumbline$", "/big", servers.postgres.url))
+    patch.setenv("DATABASE_URL", re.sub(r"/plumbline$", f"/{database}", servers.postgres.url))
     patch.setenv("REDIS_URL", servers.redis.url.replace("/0", "/5"))
     patch.setenv("APP_PROFILE", "load")
     upgrade()
@@ -83,10 +83,10 @@ def settings_of_its_own(servers: Servers) -> Iterator[Settings]:
 
 
 @contextlib.asynccontextmanager
-async def filled(settings: Settings) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
-    """The rows are there and analysed; a plain connection with the service's planner settings."""
+async def filled(settings: Settings, orders: int) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """So many orders and what belongs to them are there and analysed; a plain connection with the service's planner settings."""
     connection = await asyncpg.connect(settings.db.url.get_secret_value(), server_settings={"random_page_cost": "1.1", "jit": "off"})
-    await connection.execute(_FILL)
+    await connection.execute(_FILL.format(orders=orders))
     for statement in ("VACUUM ANALYZE", "SET plan_cache_mode = force_generic_plan"):
         await connection.execute(statement)
     yield connection

@@ -59,6 +59,8 @@ async def run_race(settings: Settings, environment: Mapping[str, str], arm: str,
         await delivering
         cached, stale = await _compare(db, redis, names)
     finally:
+        async with db.connection() as connection:
+            await connection.execute("DROP TABLE IF EXISTS raced, raced_event")  # the session's schema is looked at elsewhere
         await redis.close()
         await db.close()
     total = {name: sum(count[name] for count in counts) for name in ("reads", "hits", "backwards", "silent")}
