@@ -17,11 +17,12 @@ from random import getrandbits, random
 from typing import Any, Final
 
 from opentelemetry import trace
-from opentelemetry.context import Context, attach, detach
+from opentelemetry.context import Context, attach
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.sampling import Decision, ParentBased, SamplingResult, TraceIdRatioBased
-from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from service.settings import TelemetrySettings
@@ -33,36 +34,36 @@ _SQL_WORD: Final = re.compile(
 _SQL_COMMENT: Final = re.compile(r"--.*")
 _propagator: Final = TraceContextTextMapPropagator()
 _tracer: Final = trace.get_tracer("plumbline")
+_SCOPE: Final = InstrumentationScope("plumbline")
+_SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
+_FINE, _FAILED = Status(), Status(StatusCode.ERROR)
 _provider: TracerProvider | None = None
-# Share of the requests without a sampled parent that are recorded; 0 until a provider is there.
+# Where the spans of requests go, and what they say about the process; None until there is a collector.
+_sink: SpanProcessor | None = None
+_resource = Resource.get_empty()
+# Share of the requests without a parent that are recorded; 0 until a provider is there.
 _ratio = 0.0
 
-# Within a request, which asks at every statement and call: what its server span said. Elsewhere the span itself is asked.
-_unrecorded: Final[ContextVar[tuple[int, int] | None]] = ContextVar("unrecorded", default=None)  # trace id, span id
-_recording: Final[ContextVar[bool | None]] = ContextVar("recording", default=None)
+# Within a request: its trace id, its span id, and whether it is recorded. Elsewhere the SDK's own context holds.
+_request: Final[ContextVar[tuple[int, int, bool] | None]] = ContextVar("request", default=None)
 
 Attributes = Mapping[str, str | int | float | bool]
 
 
-class _Root(TraceIdRatioBased):
-    """Traces that begin here: of requests, `server_span` has chosen already; the rest by ratio."""
-
-    def should_sample(
-        self, parent_context: Context | None, trace_id: int, name: str, kind: SpanKind | None = None, *rest: Any, **more: Any
-    ) -> SamplingResult:
-        if kind is SpanKind.SERVER:
-            return SamplingResult(Decision.RECORD_AND_SAMPLE)
-        return super().should_sample(parent_context, trace_id, name, kind, *rest, **more)
-
-
 def configure(settings: TelemetrySettings, *, process: str, version: str) -> TracerProvider:
     """Install the tracer provider and answer it. Call once a process; spans are made but not sent until `export.send` is called."""
-    global _provider, _ratio  # noqa: PLW0603 - one provider a process, made once
+    global _provider, _ratio, _resource  # noqa: PLW0603 - one provider a process, made once
     _ratio = settings.sample_ratio
-    resource = Resource.create({"service.name": process, "service.namespace": "orders", "service.version": version})
-    _provider = TracerProvider(resource=resource, sampler=ParentBased(_Root(settings.sample_ratio)))
+    _resource = Resource.create({"service.name": process, "service.namespace": "orders", "service.version": version})
+    _provider = TracerProvider(resource=_resource, sampler=ParentBased(TraceIdRatioBased(settings.sample_ratio)))
     trace.set_tracer_provider(_provider)
     return _provider
+
+
+def hand_requests_to(sink: SpanProcessor) -> None:
+    """The finished spans of recorded requests go there; the SDK's own go where the provider sends them."""
+    global _sink  # noqa: PLW0603 - one a process
+    _sink = sink
 
 
 def shutdown() -> None:
@@ -79,9 +80,9 @@ def traceparent() -> str | None:
 
 def current_ids() -> tuple[str, str, int] | None:
     """Trace id and span id in hexadecimal, and the flags, of what is being done; None outside a trace."""
-    light = _unrecorded.get()
-    if light is not None:
-        return f"{light[0]:032x}", f"{light[1]:016x}", 0
+    request = _request.get()
+    if request is not None:
+        return f"{request[0]:032x}", f"{request[1]:016x}", int(request[2])
     context = trace.get_current_span().get_span_context()
     if not context.is_valid:
         return None
@@ -110,38 +111,68 @@ def stand_at(context: Context | None) -> None:
 class server_span:  # noqa: N801 - reads as the verb it is
     """The span of one request: entered and left on every request, so it is a bare class instead of a generator.
 
-    `parent`: a `traceparent` header or None. The caller names and describes the span when it is recording.
-    Most requests are not sampled and have no span: ids to log and to pass on are all they need (None is entered).
+    `parent`: a `traceparent` header or None. Entered it is itself, to be named and described, or None: most requests
+    are not recorded, and ids to log and to pass on are all they need. The SDK's own span costs ten times as much.
     """
 
-    __slots__ = ("_light", "_name", "_parent", "_recorded", "_span", "_token")
+    __slots__ = ("_ids", "_parent", "_started_ns", "_token", "attributes", "error", "name")
 
-    _span: Span | None
+    _parent: SpanContext | None
+    attributes: Attributes
 
     def __init__(self, name: str, *, parent: bytes | None) -> None:
-        self._name, self._parent = name, parent
+        self.name, self._parent = name, None
+        if parent is not None and (context := remote(parent.decode("latin-1"))) is not None:
+            self._parent = trace.get_current_span(context).get_span_context()
 
-    def __enter__(self) -> Span | None:
-        parent = None if self._parent is None else remote(self._parent.decode("latin-1"))
-        if parent is not None or random() < _ratio:  # noqa: S311 - a share, no secret
-            self._span = _tracer.start_span(self._name, context=parent, kind=SpanKind.SERVER)
-            self._token = attach(trace.set_span_in_context(self._span))
-            self._recorded = _recording.set(self._span.is_recording())
-        else:
-            self._span = None
-            self._light = _unrecorded.set((getrandbits(128) or 1, getrandbits(64) or 1))
-            self._recorded = _recording.set(False)
-        return self._span
+    @property
+    def trace_id(self) -> str:
+        """In hexadecimal."""
+        return f"{self._ids[0]:032x}"
+
+    def __enter__(self) -> server_span | None:
+        parent = self._parent
+        recorded = random() < _ratio if parent is None else parent.trace_flags.sampled  # noqa: S311 - a share, no secret
+        self._ids = ((getrandbits(128) or 1) if parent is None else parent.trace_id, getrandbits(64) or 1, recorded)
+        self._token = _request.set(self._ids)
+        if not recorded:
+            return None
+        self._started_ns, self.attributes, self.error = time.time_ns(), {}, ""
+        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
-        _recording.reset(self._recorded)
-        if self._span is None:
-            _unrecorded.reset(self._light)
-            return
-        detach(self._token)
-        if kind is not None:
-            mark_failed(self._span, kind.__name__)
-        self._span.end()
+        _request.reset(self._token)
+        if self._ids[2]:
+            failure = self.error if kind is None else kind.__name__
+            times_ns = (self._started_ns, time.time_ns())
+            _hand_over(self.name, self._ids, times_ns, kind=SpanKind.SERVER, parent=self._parent, attributes=self.attributes, failure=failure)
+
+
+def _hand_over(
+    name: str, ids: tuple[int, int, bool], times_ns: tuple[int, int], *,
+    kind: SpanKind, parent: SpanContext | None, attributes: Attributes, failure: str,
+) -> None:  # fmt: skip
+    """Queue a finished span of a request for export. Of a failure it says the error's class or status only: messages may hold data."""
+    if _sink is None:
+        return
+    context = SpanContext(ids[0], ids[1], is_remote=False, trace_flags=_SAMPLED)
+    if failure:
+        attributes = {**attributes, "error.type": failure}
+    _sink.on_end(
+        ReadableSpan(
+            name, context, parent, _resource, attributes, kind=kind, status=_FAILED if failure else _FINE,
+            start_time=times_ns[0], end_time=times_ns[1], instrumentation_scope=_SCOPE,
+        )
+    )  # fmt: skip
+
+
+def _hand_over_call(name: str, attributes: Attributes, times_ns: tuple[int, int], failure: str) -> None:
+    """As `_hand_over`, for something the recorded request of this context waited for."""
+    request = _request.get()
+    assert request is not None  # only a recorded request asks
+    parent = SpanContext(request[0], request[1], is_remote=False, trace_flags=_SAMPLED)
+    ids = (request[0], getrandbits(64) or 1, True)
+    _hand_over(name, ids, times_ns, kind=SpanKind.CLIENT, parent=parent, attributes=attributes, failure=failure)
 
 
 def mark_failed(span: Span, error_type: str) -> None:
@@ -153,35 +184,47 @@ def mark_failed(span: Span, error_type: str) -> None:
 class client_span:  # noqa: N801 - reads as the verb it is
     """A span around one call to a dependency, only within a recorded trace: otherwise it costs two comparisons."""
 
-    __slots__ = ("_attributes", "_name", "_span")
+    __slots__ = ("_attributes", "_name", "_span", "_started_ns")
 
     def __init__(self, name: str, attributes: Attributes) -> None:
         self._name, self._attributes = name, attributes
 
     def __enter__(self) -> None:
-        self._span = _tracer.start_span(self._name, kind=SpanKind.CLIENT, attributes=self._attributes) if recording() else None
+        self._span: Span | None = None
+        request = _request.get()
+        self._started_ns = time.time_ns() if request is not None and request[2] else 0
+        if request is None and recording():
+            self._span = _tracer.start_span(self._name, kind=SpanKind.CLIENT, attributes=self._attributes)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
-        if self._span is not None:
-            if kind is not None:
-                mark_failed(self._span, kind.__name__)
+        failure = "" if kind is None else kind.__name__
+        if self._started_ns:
+            _hand_over_call(self._name, self._attributes, (self._started_ns, time.time_ns()), failure)
+        elif self._span is not None:
+            if failure:
+                mark_failed(self._span, failure)
             self._span.end()
 
 
 def recording() -> bool:
     """True inside a trace that is sent to a collector."""
-    known = _recording.get()
-    return trace.get_current_span().is_recording() if known is None else known
+    request = _request.get()
+    return trace.get_current_span().is_recording() if request is None else request[2]
 
 
 def note_statement(query: Any) -> None:
     """A client span for a statement that just ended: asyncpg calls it with what it did (`add_query_logger`). Never its values."""
     name, summary = _statement_name(query.query)
     ended_ns = time.time_ns()
+    started_ns = ended_ns - int(query.elapsed * 1e9)
     attributes = {"db.system.name": "postgresql", "db.operation.name": name.partition(" ")[0], "db.query.summary": summary}
-    made = _tracer.start_span(name, kind=SpanKind.CLIENT, start_time=ended_ns - int(query.elapsed * 1e9), attributes=attributes)
-    if query.exception is not None:
-        mark_failed(made, type(query.exception).__name__)
+    failure = "" if query.exception is None else type(query.exception).__name__
+    if _request.get() is not None:
+        _hand_over_call(name, attributes, (started_ns, ended_ns), failure)
+        return
+    made = _tracer.start_span(name, kind=SpanKind.CLIENT, start_time=started_ns, attributes=attributes)
+    if failure:
+        mark_failed(made, failure)
     made.end(ended_ns)
 
 
@@ -206,6 +249,9 @@ def span(
     `linger`: when it failed, the task goes on standing at it, so that what is done about the failure belongs to it.
     """
     made: Span | None = None
+    if parent is None and (request := _request.get()) is not None:
+        flags = _SAMPLED if request[2] else TraceFlags()
+        parent = trace.set_span_in_context(NonRecordingSpan(SpanContext(request[0], request[1], is_remote=False, trace_flags=flags)))
     try:
         with _tracer.start_as_current_span(
             name, context=parent, kind=kind, links=links, attributes=attributes, record_exception=False, set_status_on_exception=False

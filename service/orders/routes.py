@@ -20,14 +20,15 @@ from service.orders.placing import place_order
 from service.orders.reading import read_order
 from service.products.reading import cached_products
 from service.web.call import Call, canonical_id, parse_id
-from service.web.etags import entry_response, etag, version_of
+from service.web.etags import PRIVATE_JSON, entry_response, etag, version_of
+from service.web.exchange import Reply
+from service.web.head import head_lines
 from service.web.idempotency import answer_response
 from service.web.paging import cut_page, decode_uuid_cursor, encode_cursor, link_next
 from service.web.route import GatedRoute, policy
 
 router = APIRouter(prefix="/v1", tags=["orders"], route_class=GatedRoute)
 
-_PRIVATE = {"cache-control": "private, no-cache", "vary": "Authorization"}
 Operation = Callable[..., Awaitable[Record]]
 
 
@@ -88,11 +89,11 @@ async def list_(call: Call, query: Annotated[schemas.OrderListQuery, Query()]) -
         rows = await operations.list_orders(connection, operations.OrderFilter(owner, query.status), before=before, limit=query.limit + 1)
     page, more = cut_page(rows, query.limit)
     cursor = encode_cursor("order", str(page[-1]["id"])) if more else None
-    headers = {"content-type": "application/json", **_PRIVATE}
+    lines = PRIVATE_JSON
     if cursor is not None:
-        headers["link"] = link_next("/v1/orders", query.model_dump(), cursor)
+        lines += head_lines([(b"link", link_next("/v1/orders", query.model_dump(), cursor).encode())])
     items = [schemas.present_order(row, row["lines"]) for row in page]
-    return Response(schemas.encode({"items": items, "next_cursor": cursor}), headers=headers)
+    return Reply(schemas.encode({"items": items, "next_cursor": cursor}), lines)
 
 
 @router.get("/orders/{order_id}/timeline", response_model=schemas.Timeline)
@@ -103,7 +104,7 @@ async def timeline(call: Call, order_id: str) -> Response:
         owner, entries = await operations.get_timeline(connection, parse_id(order_id))
     if not call.caller.may_see(owner):
         raise NotFound
-    return Response(orjson.dumps({"items": entries}), headers={"content-type": "application/json", **_PRIVATE})
+    return Reply(orjson.dumps({"items": entries}), PRIVATE_JSON)
 
 
 @router.post("/orders/{order_id}/cancel", response_model=schemas.OrderOut)

@@ -15,7 +15,7 @@ from starlette.types import Receive
 from service.errors import InvalidJson, MalformedRequest, RequestTimeout, TooLarge, UnsupportedMediaType
 from service.foundation.deadline import within
 from service.settings import HttpSettings
-from service.web.exchange import Head
+from service.web.head import Head
 
 _BOM: Final = b"\xef\xbb\xbf"
 _OPENERS: Final = frozenset(b"{[")

@@ -13,10 +13,12 @@ from starlette.responses import Response
 
 from service.errors import InvalidPrecondition, PreconditionRequired
 from service.foundation.cache import Entry
-from service.web.exchange import Head, Reply
+from service.web.exchange import Reply
+from service.web.head import Head
 
-_PRIVATE: Final = ((b"cache-control", b"private, no-cache"), (b"vary", b"Authorization"))
-_JSON: Final = (b"content-type", b"application/json")
+_PRIVATE: Final = b"cache-control: private, no-cache\r\nvary: Authorization\r\n"
+# Head lines of what is one caller's own and may change at any moment.
+PRIVATE_JSON: Final = _PRIVATE + b"content-type: application/json\r\n"
 _ETAG: Final = re.compile(r'"([1-9][0-9]{0,8})\.[0-9]{1,4}"')
 
 
@@ -41,13 +43,13 @@ def version_of(tag: str) -> int:
 def entry_response(head: Head, entry: Entry, representation: int) -> Response:
     """A cached object as 200, or 304 if the caller has it; `Age` says how old the copy is."""
     tag = etag(entry.version, representation)
-    headers = [(b"etag", tag.encode()), *_PRIVATE]
+    lines = b"etag: %b\r\n" % tag.encode()
     if entry.age_s >= 1:
-        headers.append((b"age", b"%d" % entry.age_s))
+        lines += b"age: %d\r\n" % entry.age_s
     known = head.get(b"if-none-match")
     if known is not None and not_modified(known.decode("latin-1"), tag):
-        return Reply(b"", headers, status=304)
-    return Reply(entry.data, [*headers, _JSON])
+        return Reply(b"", lines + _PRIVATE, status=304)
+    return Reply(entry.data, lines + PRIVATE_JSON)
 
 
 def required_version(if_match: list[str]) -> int:

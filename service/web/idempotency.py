@@ -15,6 +15,7 @@ from starlette.responses import Response
 from service.answers import StoredAnswer
 from service.errors import IdempotencyKeyInvalid, IdempotencyKeyMissing
 from service.web.exchange import Reply
+from service.web.head import head_lines
 
 _QUOTED: Final = re.compile(r'"((?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255})"')
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]{1,255}")
@@ -34,7 +35,7 @@ def read_key(values: Sequence[bytes]) -> str:
 
 def answer_response(answer: StoredAnswer) -> Response:
     """The answer as it was first given; a replay says so in `Idempotent-Replayed`."""
-    headers = [(name.encode(), value.encode("latin-1")) for name, value in answer.headers.items()]
+    lines = head_lines([(name.encode(), value.encode("latin-1")) for name, value in answer.headers.items()])
     if answer.replayed:
-        headers.append((b"idempotent-replayed", b"true"))
-    return Reply(answer.body, headers, status=answer.status)
+        lines += b"idempotent-replayed: true\r\n"
+    return Reply(answer.body, lines, status=answer.status)

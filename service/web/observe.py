@@ -10,7 +10,6 @@ import time
 from functools import cache
 from typing import Any
 
-from opentelemetry.trace import Span
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -42,25 +41,22 @@ class Observe:
         self._in_flight += 1
         try:
             with tracing.server_span(scope["method"], parent=exchange.head.get(b"traceparent")) as span:
-                await self._answer(scope, receive, exchange)
-                if span is not None and span.is_recording():
+                try:
+                    await self._app(scope, receive, exchange.send)
+                except (ServiceError, HTTPException) as error:
+                    # Raised by a middleware below, or by the router; routes turn their own into responses.
+                    await self._refuse(exchange, _as_problem(error))
+                except Exception as error:  # the last resort of the whole API: logged, counted as a 500
+                    log.exception("request.failed", error=type(error).__name__)
+                    if exchange.begun:
+                        raise
+                    await self._refuse(exchange, ServiceError())
+                if span is not None:
                     _describe(span, exchange)
                 _write_log(exchange)
         finally:
             self._in_flight -= 1
             _count(exchange)
-
-    async def _answer(self, scope: Scope, receive: Receive, exchange: Exchange) -> None:
-        try:
-            await self._app(scope, receive, exchange.send)
-        except (ServiceError, HTTPException) as error:
-            # Raised by a middleware below, or by the router; routes turn their own into responses.
-            await self._refuse(exchange, _as_problem(error))
-        except Exception as error:  # the last resort of the whole API: logged, counted as a 500
-            log.exception("request.failed", error=type(error).__name__)
-            if exchange.begun:
-                raise
-            await self._refuse(exchange, ServiceError())
 
     @staticmethod
     async def _refuse(exchange: Exchange, error: ServiceError) -> None:
@@ -68,14 +64,14 @@ class Observe:
             await exchange.answer(problem_response(error, request_id=exchange.request_id))
 
 
-def _describe(span: Span, exchange: Exchange) -> None:
+def _describe(span: tracing.server_span, exchange: Exchange) -> None:
     """Name the span by its route, which is known only now."""
     method, route = exchange.method, exchange.route
-    exchange.exemplar = {"trace_id": f"{span.get_span_context().trace_id:032x}"}
-    span.update_name(f"{method} {route}")
-    span.set_attributes({"http.request.method": method, "http.route": route, "http.response.status_code": exchange.status})
+    exchange.exemplar = {"trace_id": span.trace_id}
+    span.name = f"{method} {route}"
+    span.attributes = {"http.request.method": method, "http.route": route, "http.response.status_code": exchange.status}
     if exchange.status >= 500:
-        tracing.mark_failed(span, str(exchange.status))
+        span.error = str(exchange.status)
 
 
 def _count(exchange: Exchange) -> None:

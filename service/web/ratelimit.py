@@ -29,6 +29,7 @@ from service.foundation.sql import load_text
 from service.settings import Settings
 from service.web.auth import Caller
 from service.web.buckets import LocalBuckets, Policy, State, client_address
+from service.web.head import head_pairs
 
 _SCRIPT: Final = load_text(__file__, "token_bucket.lua")
 _SHA: Final = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
@@ -40,9 +41,9 @@ _FAILED_TOKEN_COST: Final = 10
 
 
 class Verdict(NamedTuple):
-    """What a charge answered: the headers every response carries, and what the peeks saw (None: Redis is away)."""
+    """What a charge answered: the head lines every response carries, and what the peeks saw (None: Redis is away)."""
 
-    headers: list[tuple[bytes, bytes]]
+    lines: bytes
     peeks: Peeks | None
 
 
@@ -71,10 +72,10 @@ class Limiter:
         except RedisAway:
             allowed, states = self._ask_locally(caller, cost, quota.policies)
         self._decided[allowed, peeks is None].inc()
-        headers = [quota.header if peeks is not None else _policy_header(states), _state_header(states, cost, degraded=peeks is None)]
+        lines = (quota.line if peeks is not None else _policy_line(states)) + _state_line(states, cost, degraded=peeks is None)
         if not allowed:
-            raise _denial(states, headers)
-        return Verdict(headers, peeks)
+            raise _denial(states, lines)
+        return Verdict(lines, peeks)
 
     def _bind_metrics(self) -> None:
         outcomes, places = {True: "allowed", False: "denied"}, {True: "degraded", False: "shared"}
@@ -128,7 +129,7 @@ class _Quota:
 
     def __init__(self, policies: Sequence[Policy]) -> None:
         self.policies = policies
-        self.header = _policy_header([State(policy, 0, 0.0) for policy in policies])
+        self.line = _policy_line([State(policy, 0, 0.0) for policy in policies])
         self._commands: dict[int, bytes] = {}
 
     def charge_command(self, tag: str, cost: int) -> bytes:
@@ -141,12 +142,13 @@ class _Quota:
         return self._commands[cost].replace(_TAG, tag.encode())
 
 
-def _policy_header(states: Sequence[State]) -> tuple[bytes, bytes]:
+def _policy_line(states: Sequence[State]) -> bytes:
     policies = [state.policy for state in states]
-    return b"ratelimit-policy", ", ".join(f'"{policy.name}";q={policy.quota};w={policy.window_s:g}' for policy in policies).encode()
+    shown = ", ".join(f'"{policy.name}";q={policy.quota};w={policy.window_s:g}' for policy in policies)
+    return b"ratelimit-policy: %b\r\n" % shown.encode()
 
 
-def _state_header(states: Sequence[State], cost: int, *, degraded: bool) -> tuple[bytes, bytes]:
+def _state_line(states: Sequence[State], cost: int, *, degraded: bool) -> bytes:
     """draft-ietf-httpapi-ratelimit-headers: a client that paces at the smallest r/t is never refused."""
     shown = []
     for policy, left, wait_s in states:
@@ -154,13 +156,13 @@ def _state_header(states: Sequence[State], cost: int, *, degraded: bool) -> tupl
         if left < cost:
             refill_s = max(wait_s, (cost - left) * policy.window_s / policy.quota)
         shown.append(f'"{policy.name}";r={left};t={max(1, math.ceil(refill_s))}{";degraded" if degraded else ""}')
-    return b"ratelimit", ", ".join(shown).encode()
+    return b"ratelimit: %b\r\n" % ", ".join(shown).encode()
 
 
-def _denial(states: Sequence[State], headers: list[tuple[bytes, bytes]]) -> QuotaExceeded:
+def _denial(states: Sequence[State], lines: bytes) -> QuotaExceeded:
     violated = [state.policy.name for state in states if state.wait_s > 0]
     wait_s = max(state.wait_s for state in states)
-    shown = {name.decode(): value.decode() for name, value in headers}
+    shown = {name.decode(): value.decode() for name, value in head_pairs(lines)}
     return QuotaExceeded("slow down", headers=shown | _retry_after(wait_s), extra={"violated-policies": violated})
 
 

@@ -151,7 +151,7 @@ class GatedRoute(APIRoute):
         # An input that is not valid is charged like any other, but nothing is looked up for it.
         verdict = await resources.limiter.charge(call.caller, wanted.cost, () if held else wanted.peeks(arguments))
         call.peeks = verdict.peeks
-        call.exchange.note_charge(verdict.peeks)
+        call.exchange.note_charge(verdict.lines, verdict.peeks)
         try:
             if held is not None:
                 raise held
@@ -165,7 +165,6 @@ class GatedRoute(APIRoute):
                 resources.admission.leave()
         except ServiceError as error:
             response = problem_response(error, request_id=call.request_id)
-        response.raw_headers.extend(verdict.headers)
         return response
 
     async def _authenticate(self, call: Call) -> None:

@@ -12,8 +12,9 @@ Tests: tests/integration/test_server.py (raw sockets), tests/integration/test_dr
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 import socket
-from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar, Final
 
@@ -35,6 +36,7 @@ log = get_logger(__name__)
 
 _LINGER_S: Final = 1.0
 _SLACK_BYTES: Final = 1_024
+_ESCAPES: Final = re.compile(rb"[%#]")
 _CHUNK_OVERHEAD: Final = 8  # the smallest chunk is one byte of body in six
 
 
@@ -46,6 +48,7 @@ class LimitedProtocol(HttpToolsProtocol):
     _in_body = False
     _head_timer: asyncio.TimerHandle | None = None
     _leaving = False
+    _idle_since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
@@ -63,7 +66,8 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         self._head_bytes += len(data)
         self._feed(data)
-        self._limit_head()
+        if self._head_bytes:  # of a request that is not complete yet
+            self._limit_head()
         if self._idle() and not self.transport.is_closing():
             self._arm()  # most heads come whole, and need no timer
 
@@ -77,7 +81,6 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refuse(UriTooLong() if len(self.url) > limits.uri_bytes else HeadersTooLarge())
 
     def _feed(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -99,10 +102,29 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._disarm()
-        self._head_bytes, self._in_body = 0, True
-        super().on_headers_complete()
+        received, self._head_bytes, self._in_body = self._head_bytes, 0, True
+        self.scope["head_bytes"] = received  # type: ignore[typeddict-unknown-key]  # at least: the guard counts only what could be too much
+        if self.url.startswith(b"/") and not _ESCAPES.search(self.url):
+            self._begin_plainly()
+        else:
+            super().on_headers_complete()
         if self._leaving:
             self.cycle.keep_alive = False
+
+    def _begin_plainly(self) -> None:
+        """As uvicorn's `on_headers_complete`, for a path without escapes: nothing to parse, and one cycle of ours."""
+        scope, version = self.scope, self.parser.get_http_version()
+        scope["method"] = self.parser.get_method().decode("ascii")
+        if version != "1.1":
+            scope["http_version"] = version
+        scope["raw_path"], _, scope["query_string"] = self.url.partition(b"?")
+        scope["path"] = scope["raw_path"].decode("ascii")
+        before, self.cycle = self.cycle, _Cycle(self, keep_alive=version != "1.0" and self.parser.should_keep_alive())
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
 
     def shutdown(self) -> None:
         """The drain begins; a request that is on its way to a connection just accepted is still answered."""
@@ -129,10 +151,33 @@ class LimitedProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)  # type: ignore[arg-type]
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())  # type: ignore[arg-type]
+        else:
+            self._await_next()
         if self._in_body and not self.pipeline and not self.transport.is_closing():
             # Answered before the body came: give the client a moment to read that and to finish, then stop listening to it.
             self.loop.call_later(_LINGER_S, self._stop_listening, self.cycle)
+
+    def _await_next(self) -> None:
+        """Keep-alive ends by one timer a connection that looks again; uvicorn sets and cancels one for every request."""
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        self.timeout_keep_alive_task = None
+        if not self._idle() or self._head_bytes or self.transport.is_closing():
+            return  # the next answer looks again; a head that does not come has a timer of its own
+        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left_s, self._close_if_idle)
+        else:
+            self.transport.close()
 
     def _stop_listening(self, answered: RequestResponseCycle) -> None:
         """The body of a request answered long ago still comes; one that has come since leaves the connection to the next request."""
@@ -176,26 +221,35 @@ class LimitedProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-def _answer(cycle: RequestResponseCycle, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
+class _Cycle(RequestResponseCycle):
+    """uvicorn's, with what is the same at every beginning said once."""
+
+    logger = access_logger = logging.getLogger("uvicorn.error")
+    access_log, default_headers = False, []
+    disconnected = response_started = response_complete = False
+    more_body, body = True, b""  # type: ignore[assignment]  # grown by += like uvicorn's own
+    chunked_encoding, expected_content_length = None, 0
+
+    def __init__(self, protocol: LimitedProtocol, *, keep_alive: bool) -> None:
+        self.scope, self.transport, self.flow = protocol.scope, protocol.transport, protocol.flow
+        self.message_event, self.on_response = asyncio.Event(), protocol.on_response_complete
+        self.keep_alive, self.waiting_for_100_continue = keep_alive, protocol.expect_100_continue
+
+
+def _answer(cycle: RequestResponseCycle, status: int, lines: bytes, body: bytes, *, closes: bool) -> bool:
     """A complete answer in one write: what `cycle.send` does in two messages, header by header.
 
-    False if the client does not read: then it takes `cycle.send`, which waits. Raises `ValueError` for a header of two lines.
+    False if the client does not read: then it takes `cycle.send`, which waits.
     """
     if cycle.flow.write_paused:
         return False
     if cycle.disconnected:
         return True
-    parts = [STATUS_LINE[status]]
-    for name, value in headers:
-        parts += (name, b": ", value, b"\r\n")
-        if name == b"connection" and value == b"close":
-            cycle.keep_alive = False
-    if not cycle.keep_alive and (b"connection", b"close") not in headers:
-        parts.append(b"connection: close\r\n")
-    head = b"".join(parts)
-    if head.count(b"\r") != head.count(b"\n") or head.count(b"\n") - 1 != len(headers) + (parts[-1] == b"connection: close\r\n"):
-        raise ValueError("a header value with a line break")
-    cycle.transport.write(b"".join((head, b"\r\n", body)))
+    if closes:
+        cycle.keep_alive = False
+    if not cycle.keep_alive and b"connection: close\r\n" not in lines:
+        lines += b"connection: close\r\n"
+    cycle.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], lines, body))
     cycle.response_started = cycle.response_complete = True
     cycle.message_event.set()
     if not cycle.keep_alive:

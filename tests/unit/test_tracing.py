@@ -25,6 +25,7 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(kept))
     monkeypatch.setattr(tracing, "_tracer", provider.get_tracer("test"))
+    monkeypatch.setattr(tracing, "_sink", SimpleSpanProcessor(kept))
     return kept
 
 
@@ -80,7 +81,7 @@ def test_what_is_done_about_a_failure_belongs_to_the_first_attempt(spans: InMemo
 
 
 def test_a_collector_that_refuses_is_counted() -> None:
-    exporter = export.CountingExporter(endpoint="http://127.0.0.1:9/v1/traces", timeout=0.2)  # type: ignore[arg-type]
+    exporter = export.Exporter("http://127.0.0.1:9/v1/traces", timeout_s=0.2)
     provider = TracerProvider(shutdown_on_exit=False)
     processor = export.CountingProcessor(exporter, max_queue_size=export.QUEUE_SPANS, schedule_delay_millis=10)
     provider.add_span_processor(processor)
@@ -92,7 +93,7 @@ def test_a_collector_that_refuses_is_counted() -> None:
 
 
 def test_a_full_queue_is_counted() -> None:
-    exporter = export.CountingExporter(endpoint="http://127.0.0.1:9/v1/traces", timeout=0.2)  # type: ignore[arg-type]
+    exporter = export.Exporter("http://127.0.0.1:9/v1/traces", timeout_s=0.2)
     exporter.export = lambda spans: (_ for _ in ()).throw(AssertionError)  # type: ignore[method-assign]  # never reached
     processor = export.CountingProcessor(
         exporter, max_queue_size=export.QUEUE_SPANS, schedule_delay_millis=60_000, max_export_batch_size=export.QUEUE_SPANS
@@ -130,8 +131,43 @@ def test_a_callers_trace_is_gone_on_with_whatever_the_share(spans: InMemorySpanE
     with tracing.server_span("GET", parent=b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01") as span:
         assert span is not None
         assert tracing.recording()
-        assert tracing.current_ids() == ("a" * 32, f"{span.get_span_context().span_id:016x}", 1)
+        ids = tracing.current_ids()
+        assert ids is not None
+        assert (ids[0], ids[2], span.trace_id) == ("a" * 32, 1, "a" * 32)
     [request] = spans.get_finished_spans()
     assert request.parent is not None
     assert request.parent.span_id == int("b" * 16, 16)
+    assert f"{request.context.span_id:016x}" == ids[1]
     assert tracing.current_ids() is None
+
+
+def test_a_caller_who_does_not_record_is_gone_on_with_and_not_recorded(spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "_ratio", 1.0)
+    with tracing.server_span("GET", parent=b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-00") as span:
+        assert span is None
+        ids = tracing.current_ids()
+        assert ids is not None
+        assert (ids[0], ids[2]) == ("a" * 32, 0)
+        assert ids[1] != "b" * 16
+    assert spans.get_finished_spans() == ()
+
+
+def test_what_a_recorded_request_waits_for_is_below_it_whoever_makes_the_span(spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "_ratio", 1.0)
+    query = SimpleNamespace(query="SELECT 1 FROM orders", args=(), elapsed=0.25, exception=None)
+    with pytest.raises(KeyError), tracing.server_span("GET", parent=None) as request:  # noqa: PT012 - what is below the span, then its end
+        assert request is not None
+        request.name = "GET /v1/orders"
+        tracing.note_statement(query)
+        with tracing.client_span("redis call", {"a": 1}):
+            pass
+        with tracing.span("of the SDK"):
+            pass
+        raise KeyError("secret")
+    *below, top = spans.get_finished_spans()
+    assert [span.name for span in below] == ["SELECT orders", "redis call", "of the SDK"]
+    assert {span.parent.span_id for span in below if span.parent} == {top.context.span_id}
+    assert {span.context.trace_id for span in below} == {top.context.trace_id}
+    assert len({span.context.span_id for span in below}) == 3
+    assert (top.name, top.parent, top.status.is_ok, dict(top.attributes or {})) == ("GET /v1/orders", None, False, {"error.type": "KeyError"})
+    assert "secret" not in top.to_json()
