@@ -23,7 +23,7 @@ from service.foundation.breaker import Breaker
 from service.foundation.iam import PodIdentity
 from service.foundation.log import get_logger
 from service.foundation.redis_wire import Command, RedisWire
-from service.foundation.tracing import client_span
+from service.foundation.tracing import client_span, recording
 from service.settings import RedisSettings, secret_now
 
 log = get_logger(__name__)
@@ -100,7 +100,10 @@ class RedisClient:
         if self.breaker.state != "closed":
             raise RedisAway
         try:
-            with client_span("redis pipeline", _SPAN):
+            if recording():
+                with client_span("redis pipeline", _SPAN):
+                    replies = await self._wire.pipeline(commands)
+            else:
                 replies = await self._wire.pipeline(commands)
         except (OSError, TimeoutError) as error:
             self._failed()

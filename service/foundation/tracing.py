@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
-from random import getrandbits, random
+from random import randbytes, random
 from typing import Any, Final
 
 from opentelemetry import trace
@@ -44,8 +44,8 @@ _resource = Resource.get_empty()
 # Share of the requests without a parent that are recorded; 0 until a provider is there.
 _ratio = 0.0
 
-# Within a request: its trace id, its span id, and whether it is recorded. Elsewhere the SDK's own context holds.
-_request: Final[ContextVar[tuple[int, int, bool] | None]] = ContextVar("request", default=None)
+# Within a request: its trace id and span id in hexadecimal, and whether it is recorded. Elsewhere the SDK's own context holds.
+_request: Final[ContextVar[tuple[str, str, bool] | None]] = ContextVar("request", default=None)
 
 Attributes = Mapping[str, str | int | float | bool]
 
@@ -82,7 +82,7 @@ def current_ids() -> tuple[str, str, int] | None:
     """Trace id and span id in hexadecimal, and the flags, of what is being done; None outside a trace."""
     request = _request.get()
     if request is not None:
-        return f"{request[0]:032x}", f"{request[1]:016x}", int(request[2])
+        return request
     context = trace.get_current_span().get_span_context()
     if not context.is_valid:
         return None
@@ -128,12 +128,13 @@ class server_span:  # noqa: N801 - reads as the verb it is
     @property
     def trace_id(self) -> str:
         """In hexadecimal."""
-        return f"{self._ids[0]:032x}"
+        return self._ids[0]
 
     def __enter__(self) -> server_span | None:
         parent = self._parent
         recorded = random() < _ratio if parent is None else parent.trace_flags.sampled  # noqa: S311 - a share, no secret
-        self._ids = ((getrandbits(128) or 1) if parent is None else parent.trace_id, getrandbits(64) or 1, recorded)
+        # All zeros would not be valid, and do not happen.
+        self._ids = (randbytes(16).hex() if parent is None else f"{parent.trace_id:032x}", randbytes(8).hex(), recorded)  # noqa: S311 - names, no secrets
         self._token = _request.set(self._ids)
         if not recorded:
             return None
@@ -149,13 +150,13 @@ class server_span:  # noqa: N801 - reads as the verb it is
 
 
 def _hand_over(
-    name: str, ids: tuple[int, int, bool], times_ns: tuple[int, int], *,
+    name: str, ids: tuple[str, str, bool], times_ns: tuple[int, int], *,
     kind: SpanKind, parent: SpanContext | None, attributes: Attributes, failure: str,
 ) -> None:  # fmt: skip
     """Queue a finished span of a request for export. Of a failure it says the error's class or status only: messages may hold data."""
     if _sink is None:
         return
-    context = SpanContext(ids[0], ids[1], is_remote=False, trace_flags=_SAMPLED)
+    context = _span_context(ids)
     if failure:
         attributes = {**attributes, "error.type": failure}
     _sink.on_end(
@@ -170,9 +171,12 @@ def _hand_over_call(name: str, attributes: Attributes, times_ns: tuple[int, int]
     """As `_hand_over`, for something the recorded request of this context waited for."""
     request = _request.get()
     assert request is not None  # only a recorded request asks
-    parent = SpanContext(request[0], request[1], is_remote=False, trace_flags=_SAMPLED)
-    ids = (request[0], getrandbits(64) or 1, True)
-    _hand_over(name, ids, times_ns, kind=SpanKind.CLIENT, parent=parent, attributes=attributes, failure=failure)
+    ids = (request[0], randbytes(8).hex(), True)  # noqa: S311 - a name, no secret
+    _hand_over(name, ids, times_ns, kind=SpanKind.CLIENT, parent=_span_context(request), attributes=attributes, failure=failure)
+
+
+def _span_context(ids: tuple[str, str, bool]) -> SpanContext:
+    return SpanContext(int(ids[0], 16), int(ids[1], 16), is_remote=False, trace_flags=_SAMPLED if ids[2] else TraceFlags())
 
 
 def mark_failed(span: Span, error_type: str) -> None:
@@ -250,8 +254,7 @@ def span(
     """
     made: Span | None = None
     if parent is None and (request := _request.get()) is not None:
-        flags = _SAMPLED if request[2] else TraceFlags()
-        parent = trace.set_span_in_context(NonRecordingSpan(SpanContext(request[0], request[1], is_remote=False, trace_flags=flags)))
+        parent = trace.set_span_in_context(NonRecordingSpan(_span_context(request)))
     try:
         with _tracer.start_as_current_span(
             name, context=parent, kind=kind, links=links, attributes=attributes, record_exception=False, set_status_on_exception=False

@@ -150,12 +150,10 @@ def _policy_line(states: Sequence[State]) -> bytes:
 
 def _state_line(states: Sequence[State], cost: int, *, degraded: bool) -> bytes:
     """draft-ietf-httpapi-ratelimit-headers: a client that paces at the smallest r/t is never refused."""
-    shown = []
+    shown, mark = [], ";degraded" if degraded else ""
     for policy, left, wait_s in states:
-        refill_s = left * policy.window_s / policy.quota
-        if left < cost:
-            refill_s = max(wait_s, (cost - left) * policy.window_s / policy.quota)
-        shown.append(f'"{policy.name}";r={left};t={max(1, math.ceil(refill_s))}{";degraded" if degraded else ""}')
+        refill_s = left * policy.window_s / policy.quota if left >= cost else max(wait_s, (cost - left) * policy.window_s / policy.quota)
+        shown.append(f'"{policy.name}";r={left};t={math.ceil(refill_s) or 1}{mark}')
     return b"ratelimit: %b\r\n" % ", ".join(shown).encode()
 
 
