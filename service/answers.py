@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import asyncpg
 import orjson
@@ -47,8 +46,7 @@ _STORE: Final = Statement(
 _LOCK: Final = Statement(select(func.pg_advisory_xact_lock(bindparam("lock", type_=BigInteger))))
 
 
-@dataclass(frozen=True, slots=True)
-class StoredAnswer:
+class StoredAnswer(NamedTuple):
     """Status, headers and body of a 2xx; `replayed` if it was given before."""
 
     status: int
@@ -57,8 +55,7 @@ class StoredAnswer:
     replayed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class KeyedRequest:
+class KeyedRequest(NamedTuple):
     """Who asks, under which key, for what (the fingerprint)."""
 
     principal: str

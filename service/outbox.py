@@ -13,6 +13,7 @@ from uuid import UUID
 
 import uuid_utils.compat as uuid_utils
 from sqlalchemy import bindparam, extract, func, insert, select
+from uuid_utils import uuid7
 
 from service.events import MAX_EVENT_BYTES, AggregateType, Payload, topic_of
 from service.foundation import tracing
@@ -50,6 +51,11 @@ class Event:
 def new_id() -> UUID:
     """UUIDv7: sortable by time, so new rows land on the same index pages."""
     return uuid_utils.uuid7()
+
+
+def new_id_text() -> str:
+    """As `new_id`, for where it is written and sent: asyncpg takes the text, and making a `UUID` costs six times as much."""
+    return str(uuid7())
 
 
 def make_event(event_type: str, aggregate_type: AggregateType, aggregate_id: str, version: int, payload: Payload) -> Event:
