@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import tempfile
@@ -9,11 +10,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from service.dev.postgres import EmbeddedPostgres
 from service.dev.redis import EmbeddedRedis
 
 _FIRST_PORT, _LAST_PORT, _SPAN = 18_000, 30_000, 110
+_claimed: dict[int, IO[str]] = {}  # held until the process ends
 
 
 @dataclass(slots=True)
@@ -44,13 +47,26 @@ class Servers:
 
 
 def free_base_port() -> int:
-    """A port below 32768 whose derived ports (domain: +100 … +107) are free too."""
-    start = _FIRST_PORT + (os.getpid() * _SPAN) % (_LAST_PORT - _FIRST_PORT)
-    for step in range(200):
-        base = _FIRST_PORT + (start - _FIRST_PORT + step * _SPAN) % (_LAST_PORT - _FIRST_PORT)
-        if all(_is_free(base + offset) for offset in (0, *range(100, 110))):
+    """A port below 32768 whose derived ports (domain: +100 … +107) are free too, and this process's alone while it runs."""
+    slots = (_LAST_PORT - _FIRST_PORT) // _SPAN
+    for step in range(slots):
+        base = _FIRST_PORT + (os.getpid() + step) % slots * _SPAN
+        if all(_is_free(base + offset) for offset in (0, *range(100, 110))) and _claim(base):
             return base
     raise RuntimeError("no free range of ports between 18000 and 30000: what is listening there?")
+
+
+def _claim(base: int) -> bool:
+    """Two test processes that look at the same moment both find a port free: a lock decides whose it is."""
+    if base not in _claimed:
+        lock = (Path(tempfile.gettempdir()) / f"plumbline-ports-{os.geteuid()}-{base}").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            return False
+        _claimed[base] = lock
+    return True
 
 
 def _is_free(port: int) -> bool:
