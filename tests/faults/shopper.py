@@ -123,6 +123,7 @@ class Shopper:
 
 def _read_answer(op: Op, answer: httpx.Response) -> None:
     data = answer.json() if answer.content else {}
+    op.degraded = ";degraded" in answer.headers.get("ratelimit", "")
     op.canaries = sorted(set(_CANARY.findall(answer.text + str(answer.headers))))
     if answer.is_success:
         op.answer_hash, op.answer = _digest(answer.content), data

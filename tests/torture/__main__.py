@@ -49,7 +49,6 @@ def report(outcome: Outcome) -> None:
     print("\n" + "\n".join(outcome.lines))
     f = outcome.figures
     print(f"\nseed {f['seed']}, {f['broker']} broker, commit {f['commit']}, load average {f['load_average']:.1f}")
-    print(f"machine    {f['slowness']:.1f} times slower than a quiet one")
     print(f"faults     {f['faults']} of {f['kinds']} kinds, {f['faults_per_minute']:.0f} a minute, {f['overlapping']:.0%} overlapping")
     print(f"calls      {f['operations']:,}: {f['ok']:,} ok, {f['refused']:,} refused, {f['unclear']:,} unclear; {f['orders']:,} orders")
     print(f"latency    p50/p99 {f['calm_p50_ms']:g}/{f['calm_p99_ms']:g} ms in calm, {f['hurt_p50_ms']:g}/{f['hurt_p99_ms']:g} ms in a fault")

@@ -119,7 +119,7 @@ _MODES: Final[Mapping[str, Callable[[random.Random], Mode]]] = {
     "refuse": lambda _: REFUSE,
     "half-close": lambda _: HALF_CLOSE,
     "slices": lambda choice: sliced(choice.randint(16, 200)),
-    "cut": lambda choice: cut_after(choice.randint(40, 2_000)),
+    "cut": lambda choice: cut_after(choice.randint(20, 400)),
 }
 
 

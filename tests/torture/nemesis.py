@@ -12,7 +12,7 @@ import random
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -109,7 +109,7 @@ class Nemesis:
             for number, step in enumerate(steps):
                 await asyncio.sleep(max(0.0, begin + step.at_s - time.monotonic()))
                 group.create_task(self._strike(step, number))
-        kinds = {step.kind.name: step for step in steps}
+        kinds = {step.kind.name: replace(step, seconds=step.kind.seconds[1]) for step in steps}
         for attempt in range(_AGAIN):
             for number, name in enumerate(sorted(self.unfelt())):
                 await self._strike(kinds[name], 1_000 * (attempt + 1) + number)

@@ -11,8 +11,8 @@ import os
 import subprocess
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -118,7 +118,16 @@ class Rig:
 
 
 @asynccontextmanager
-async def running_rig(home: Path, *, kafka: BrokerName, seed: int, source: Path | None = None) -> AsyncIterator[Rig]:
+async def running_rig(
+    home: Path,
+    *,
+    kafka: BrokerName,
+    seed: int,
+    source: Path | None = None,
+    api: int = 2,
+    workers: int = 2,
+    settings: Mapping[str, str] | None = None,
+) -> AsyncIterator[Rig]:
     """Proxies first, then the stack that talks through them."""
     requests: Counter[int] = Counter()
     base = free_base_port()
@@ -129,7 +138,7 @@ async def running_rig(home: Path, *, kafka: BrokerName, seed: int, source: Path 
             proxies[name] = FaultProxy(base + offset, base + 100 + number, seed=seed, tap=tap)
             await proxies[name].start()
             stack.push_async_callback(proxies[name].stop)
-        made = await _started(stack, home, base, kafka, source)
+        made = await _started(stack, lambda: _stack(home, base, kafka, source, settings or {}, api=api, workers=workers))
         control = StackControl(home)
         http = await stack.enter_async_context(
             httpx.AsyncClient(base_url=made["urls"]["api"], timeout=8, limits=httpx.Limits(max_connections=200, max_keepalive_connections=40))
@@ -149,11 +158,11 @@ async def running_rig(home: Path, *, kafka: BrokerName, seed: int, source: Path 
             await rig.http.aclose()
 
 
-async def _started(stack: AsyncExitStack, home: Path, base: int, kafka: BrokerName, source: Path | None) -> dict[str, Any]:
+async def _started(stack: AsyncExitStack, make: Callable[[], AbstractContextManager[dict[str, Any]]]) -> dict[str, Any]:
     """A process that cannot reach its database in time at start-up gives up, by design: a busy machine deserves another attempt."""
     for attempt in range(_ATTEMPTS):
         try:
-            return await asyncio.to_thread(stack.enter_context, _stack(home, base, kafka, source))
+            return await asyncio.to_thread(stack.enter_context, make())
         except StackError as error:
             if attempt == _ATTEMPTS - 1:
                 raise
@@ -162,19 +171,25 @@ async def _started(stack: AsyncExitStack, home: Path, base: int, kafka: BrokerNa
 
 
 @contextmanager
-def _stack(home: Path, base: int, kafka: BrokerName, source: Path | None) -> Iterator[dict[str, Any]]:
+def _stack(
+    home: Path, base: int, kafka: BrokerName, source: Path | None, settings: Mapping[str, str], *, api: int, workers: int
+) -> Iterator[dict[str, Any]]:
     behind = EmbeddedPostgres(home, base + _PROXIED["postgres"])
     behind._initialise()  # its password is made with its data, and the address we give the service holds it
-    env = _SETTINGS | {
-        "DATABASE_URL": behind.url,
-        "REDIS_URL": f"redis://127.0.0.1:{base + _PROXIED['redis']}/0",
-        "KAFKA_BOOTSTRAP": f"127.0.0.1:{base + _PROXIED['kafka']}",
-    }
+    env = (
+        _SETTINGS
+        | dict(settings)
+        | {
+            "DATABASE_URL": behind.url,
+            "REDIS_URL": f"redis://127.0.0.1:{base + _PROXIED['redis']}/0",
+            "KAFKA_BOOTSTRAP": f"127.0.0.1:{base + _PROXIED['kafka']}",
+        }
+    )
     if source is not None:
         # Not the folder we stand in, but that copy.
         env |= {"PYTHONPATH": str(source), "PYTHONSAFEPATH": "1"}
     try:
-        with running_stack(home, base, api=2, workers=2, kafka=kafka, env=env, timeout_s=240) as made:
+        with running_stack(home, base, api=api, workers=workers, kafka=kafka, env=env, timeout_s=240) as made:
             yield made
     finally:
         EmbeddedPostgres(home, 0).wipe()  # as root its data is elsewhere

@@ -79,6 +79,7 @@ class Asked:
     folder: Path
     source: Path | None = None  # a copy of the code with a bug in it
     require: tuple[str, ...] = REQUIRED
+    workers: int = 2
 
 
 @dataclass(slots=True)
@@ -100,7 +101,7 @@ async def run(asked: Asked) -> Outcome:
         home = Path(name)
         try:
             tell(f"starting a stack ({asked.kafka} broker), every dependency behind a proxy …")
-            async with running_rig(home, kafka=asked.kafka, seed=asked.seed, source=asked.source) as rig:
+            async with running_rig(home, kafka=asked.kafka, seed=asked.seed, source=asked.source, workers=asked.workers) as rig:
                 evidence, nemesis, watch = await _torture(rig, asked)
                 _judge(asked, evidence, nemesis, watch, outcome)
         finally:

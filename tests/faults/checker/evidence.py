@@ -33,6 +33,7 @@ class Op:
     etag: str = ""
     location: str = ""
     replayed: bool = False
+    degraded: bool = False  # the limiter had no Redis for this call
     if_match: int = 0
     cost: int = 0
     answer: Row = field(default_factory=dict)  # an order, as answered

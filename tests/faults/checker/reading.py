@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 
 from tests.faults.checker.evidence import Evidence, Fault, Op
@@ -78,18 +79,20 @@ def limits_hold(evidence: Evidence) -> Verdict:
 def _worst_excess(ops: list[Op], faults: list[Fault], *, quota: int, window_s: float) -> float:
     """Largest ratio of cost to allowance over windows that contain whole calls: those were surely charged inside.
 
-    Each Redis fault a window touches may have started the bucket afresh, or left each process to its own.
+    Each Redis fault a window touches may have started the bucket afresh, or left each process to its own, as a call may say itself.
     """
     ordered = sorted(ops, key=lambda op: op.completed)
     away = sorted((fault for fault in faults if fault.target == "redis"), key=lambda fault: fault.begin)
+    ends = [op.completed for op in ordered]
     worst = 0.0
     for begin in sorted(op.invoked for op in ops)[:_MOST_CALLS]:
         since = [fault.begin for fault in away if fault.end >= begin]
-        spent = met = 0
-        for op in ordered:
+        spent = met = alone = 0
+        for op in ordered[bisect_left(ends, begin) :]:
             if op.invoked >= begin:
                 spent += op.cost
+                alone |= op.degraded
                 while met < len(since) and since[met] <= op.completed:
                     met += 1
-                worst = max(worst, spent / (quota + quota * (op.completed - begin) / window_s) / (1 + met))
+                worst = max(worst, spent / (quota + quota * (op.completed - begin) / window_s) / (1 + max(met, alone)))
     return worst
