@@ -21,9 +21,11 @@ from uuid import uuid4
 
 import asyncpg
 import httpx
+import redis.asyncio as redis_py
 import uvloop
 
 from service.dev.state import ROOT
+from service.foundation.cache import entry_keys
 from tests.faults import sql
 from tests.faults.proxy import BLACK_HOLE, PASS, REFUSE, Mode, delay
 from tests.torture.load import skewed_token
@@ -35,7 +37,7 @@ _SLACK_S: Final = 0.25
 _POSTS: Final = 6
 _HEALED_S: Final = 90.0
 _SKU: Final = "SKU-0040"
-_CACHE_S: Final = 1.5  # the cache group has seen the last event of a paid order by then
+_PAID_VERSION: Final = "3"  # placed, reserved, paid
 
 
 @dataclass(slots=True)
@@ -181,9 +183,7 @@ class Watcher:
         """Make the fault, look at every column, heal, and see everything through."""
         seen = Seen(row.name)
         cached, cold = [await self._new() for _ in range(2)], [await self._new() for _ in range(2)]
-        await asyncio.sleep(_CACHE_S)
-        for order_id in cached:
-            await self.get(f"/v1/orders/{order_id}")
+        await self._fill_cache(cached)
         dead = await self._dead()
         slow = [slowness()]
         async with row.fault(self.rig):
@@ -210,6 +210,17 @@ class Watcher:
         order_id = self._orders[-1]
         await self._paid([order_id])
         return order_id
+
+    async def _fill_cache(self, order_ids: Sequence[str]) -> None:
+        """Read them until copies lie in the cache that no event will take away any more."""
+        async with redis_py.Redis.from_url(self.rig.urls["redis"], decode_responses=True) as client:
+            for order_id in order_ids:
+                entry, floor, _ = entry_keys(("order", order_id))
+                deadline = time.monotonic() + _HEALED_S
+                while await client.get(floor) != _PAID_VERSION or await client.hget(entry, "v") != _PAID_VERSION:
+                    assert time.monotonic() < deadline, f"order {order_id} does not stay in the cache"
+                    await self.get(f"/v1/orders/{order_id}")
+                    await asyncio.sleep(0.1)
 
     async def _health(self, name: str) -> int:
         return (await self.rig.http.get(f"{self._ops}/health/{name}", timeout=5)).status_code

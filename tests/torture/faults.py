@@ -291,6 +291,7 @@ KINDS: Final = (
     Kind("stop worker", "worker", "worker", (3.5, 5), partial(_stop, role="worker"), 2),  # past the memory broker's session
     Kind("stop worker for long", "worker", "worker", (6.5, 8), partial(_stop, role="worker"), only="real"),  # past a real one's
     Kind("stop relay", "relay", "relay", (1, 5), partial(_stop, role="relay"), 2),
+    Kind("stop relay for long", "relay", "relay", (10.5, 11.5), partial(_stop, role="relay")),  # past its session: a zombie beside the standby
     Kind("stop postgres", "postgres", "postgres", (0.5, 2.5), partial(_stop, role="postgres")),
     Kind("stop redis", "redis", "redis", (0.5, 3), partial(_stop, role="redis")),
     Kind("rolling restart", "api", "api", (0, 0), _roll),

@@ -1,0 +1,11 @@
+"""What the torture, the matrix and their preparations found in the product; each has a test of its own."""
+
+from __future__ import annotations
+
+from typing import Final
+
+FOUND: Final = (
+    "A reset between worker and broker could end the worker process: uvloop's RuntimeError killed aiokafka's fetch loop. `tests/unit/test_kafka_connection.py`",
+    "What ended a process was a bare traceback between log lines that are JSON objects (X2). `tests/unit/test_process_end.py`",
+    "Only the doctor noticed a PostgreSQL with `fsync` or `synchronous_commit` off; now start-up refuses it. `tests/integration/test_db.py`",
+)
