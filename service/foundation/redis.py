@@ -30,6 +30,8 @@ log = get_logger(__name__)
 T = TypeVar("T")
 
 _PROBE_S: Final = 0.5
+# RuntimeError is uvloop's word for a transport that was closed a moment ago.
+_FAILURES: Final = (RedisError, OSError, TimeoutError, RuntimeError)
 _SPAN: Final = {"db.system.name": "redis"}
 
 
@@ -89,7 +91,7 @@ class RedisClient:
         try:
             with client_span("redis call", _SPAN):
                 answer = await work
-        except (RedisError, OSError, TimeoutError) as error:
+        except _FAILURES as error:
             self._failed()
             raise RedisAway from error
         self.breaker.succeeded()
@@ -134,7 +136,7 @@ class RedisClient:
             await asyncio.sleep(_PROBE_S)
             try:
                 await self.raw.ping()
-            except (RedisError, OSError, TimeoutError):
+            except _FAILURES:
                 continue
             self.breaker.succeeded()
             log.info("redis.back")

@@ -136,7 +136,10 @@ class _Protocol(asyncio.Protocol):
     def _flush(self) -> None:
         unsent, self._unsent = self._unsent, []
         if self._transport is not None and not self.broken:
-            self._transport.write(b"".join(unsent))
+            try:
+                self._transport.write(b"".join(unsent))
+            except (OSError, RuntimeError):  # uvloop says RuntimeError for a transport that was closed a moment ago
+                self.fail("connection lost")
 
     def fail(self, reason: str) -> None:
         """Give up on the connection and on everybody who waits for it."""
