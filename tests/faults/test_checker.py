@@ -164,6 +164,7 @@ BAD: list[tuple[str, str, Spoil]] = [
     ("X3", "memory that grows", lambda e: e.resources[1].update(rss_mib=130.0)),
     ("X3", "a leaked socket", lambda e: e.resources[1].update(sockets=13)),
     ("X4", "first ok too late", lambda e: e.phases.update(first_ok=106.0)),
+    ("X5", "a surprise", lambda e: e.operations.append(Op(99, "anna", "anna", "get", 1.0, 2.0, 500, slug="internal"))),
     ("X4", "never drained", lambda e: e.phases.pop("drained")),
 ]  # fmt: skip
 

@@ -64,6 +64,7 @@ REQUIRED: Final = (
     "X2",
     "X3",
     "X4",
+    "X5",
 )
 _TELL_S: Final = 5.0
 _SETTLE_S: Final = 15.0

@@ -32,4 +32,5 @@ CHECKS: Final = (
     Check("X2", "nothing secret is written", hygiene.nothing_secret_is_written),
     Check("X3", "nothing grows", hygiene.nothing_grows),
     Check("X4", "it heals alone", hygiene.it_heals_alone),
+    Check("X5", "no call is answered 500", hygiene.nothing_surprises),
 )

@@ -1,4 +1,4 @@
-"""X1–X4: nothing leaks, nothing grows, everything comes back by itself."""
+"""X1–X5: nothing leaks, nothing grows, everything comes back by itself, and nothing surprises the service."""
 
 from __future__ import annotations
 
@@ -59,6 +59,15 @@ def it_heals_alone(evidence: Evidence) -> Verdict:
             reached = evidence.phases.get(name)
             detail = "never" if reached is None else f"after {reached - healed:.1f} s"
             verdict.expect(reached is not None and reached - healed <= bound_s, name, f"{name} {detail}, allowed {bound_s:g} s")
+    return verdict
+
+
+def nothing_surprises(evidence: Evidence) -> Verdict:
+    """X5: whatever fails outside is a 503 or worked around; a 500 is a fault of our own."""
+    verdict = Verdict()
+    for op in evidence.operations:
+        if op.status:
+            verdict.expect(op.status != 500, op.order_id or op.key or op.principal, f"operation {op.id} ({op.kind}) was answered 500", at=op.invoked)
     return verdict
 
 
