@@ -45,6 +45,11 @@ WHERE seq >= $1 AND aggregate_id <> ALL ($2::text[])
 ORDER BY seq
 LIMIT $3
 """
+# Lowest row there is, oldest transaction that still runs, and one younger than any that has drawn a number by now.
+_HORIZON: Final = """
+SELECT (SELECT seq FROM outbox ORDER BY seq LIMIT 1) AS lowest,
+       pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS oldest, pg_current_xact_id()::text::bigint AS youngest
+"""
 # One statement: a row is either still to be sent or known to be sent, never neither.
 # Replays go to a retry topic and are not kept: outbox_sent is what a wiped Kafka is rebuilt from, and has the event itself.
 _MOVE: Final = """
@@ -65,6 +70,8 @@ class Relay:
         self._lifecycle = lifecycle
         self._publisher = Publisher(settings.kafka)
         self._floor = 0
+        # A floor-to-be, and the transaction before which all must have ended until it is one.
+        self._candidate: tuple[int, int] | None = None
         self._scanned_at = float("-inf")
         self._blocked: set[str] = set()
         self._lost = asyncio.Event()
@@ -86,7 +93,7 @@ class Relay:
 
     async def _lead(self) -> None:
         log.info("relay.leads")
-        self._floor, self._scanned_at = 0, float("-inf")
+        self._floor, self._candidate, self._scanned_at = 0, None, float("-inf")
         while not self._lifecycle.stopping.is_set() and not self._lost.is_set():
             self._lifecycle.beat("relay")
             try:
@@ -139,10 +146,21 @@ class Relay:
                 span, age_s = await backlog(connection)
                 metrics.outbox_rows.set(span)
                 metrics.outbox_age.set(age_s)
+                self._raise_floor(await connection.fetchrow(_HORIZON))
             rows: list[Record] = await connection.fetch(_READ, 0 if full else self._floor, list(self._blocked | self._publisher.postponed()), _BATCH)
-        if rows:
-            self._floor = rows[0]["seq"]
         return rows
+
+    def _raise_floor(self, horizon: Record) -> None:
+        """Nothing may commit below the floor any more: quick looks would miss it, and send what follows it of its aggregate (O2).
+
+        A number is drawn inside a transaction: once all that ran when `lowest` was seen have ended, what is below it is visible.
+        """
+        lowest, oldest, youngest = horizon
+        if lowest is None:
+            return
+        if self._candidate is not None and oldest >= self._candidate[1]:
+            self._floor, self._candidate = min(self._candidate[0], lowest), None
+        self._candidate = self._candidate or (lowest, youngest)
 
     async def _move(self, rows: Sequence[Record]) -> None:
         await failpoints.hit("before-outbox-move")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -99,6 +100,47 @@ async def test_what_was_committed_arrives_once_and_in_order(relay: Relay, db: Da
     event = decode(records[0])
     assert (event.event_type, event.aggregate_id) == ("product.restocked", records[0].key.decode())
     assert dict(records[0].headers)["content-type"] == b"application/json"
+
+
+async def test_a_late_committer_is_not_overtaken_by_its_successor(relay: Relay, db: Database, kafka: Any) -> None:
+    """When version 2 commits, its number is lower than what the relay has seen; version 3 must wait for it all the same (O2)."""
+    sku, other = fresh("LATE"), fresh("OTHER")
+    async with db.connection() as slow:
+        transaction = slow.transaction()
+        await transaction.start()
+        await say(slow, sku, 1)  # has its number, and is not committed
+        async with db.transaction() as connection:
+            await say(connection, other, 1)
+        assert await relay.run_once() == 1
+        await transaction.commit()
+    async with db.transaction() as connection:
+        await say(connection, sku, 2)
+    relay._scanned_at = time.monotonic()  # no full look yet
+    await drain(relay)
+    relay._scanned_at = float("-inf")
+    await drain(relay)
+    assert versions(await ours(kafka, sku)) == {sku: [1, 2]}
+
+
+async def test_the_floor_rises_over_what_nobody_can_write_below_any_more(relay: Relay, db: Database, facts: Facts) -> None:
+    """Quick looks do not read the dead rows under it; a transaction that may still commit there holds it down."""
+    async with db.transaction() as connection:
+        await say(connection, fresh("FLOOR"), 1)
+    lowest = await facts.value("SELECT min(seq) FROM outbox")
+
+    async def look_fully() -> int:
+        relay._scanned_at = float("-inf")
+        await relay._read()
+        return relay._floor
+
+    async with db.connection() as slow:
+        transaction = slow.transaction()
+        await transaction.start()
+        await say(slow, fresh("SLOW"), 1)
+        assert [await look_fully() for _ in range(3)] == [0, 0, 0]
+        await transaction.rollback()
+    await until(look_fully, "the floor rises")
+    assert relay._floor == lowest
 
 
 async def test_what_was_rolled_back_is_never_said(relay: Relay, db: Database, kafka: Any) -> None:
