@@ -103,8 +103,17 @@ class Rig:
         return True
 
     async def dial(self, **dials: object) -> None:
-        """Turn the provider's dials."""
-        await self.http.post(f"{self.urls['psp']}/dials", json=dials, timeout=10)
+        """Turn the provider's dials, however long it takes (it may be stopped just now)."""
+        deadline = time.monotonic() + _REPLACED_S
+        while True:
+            try:
+                await self.http.post(f"{self.urls['psp']}/dials", json=dials, timeout=5)
+            except httpx.HTTPError:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.2)
+            else:
+                return
 
     async def keep_standby(self) -> None:
         """A second relay beside the stack's own, started again when it dies."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
+import httpx
 import psutil
 
 from service.dev.state import read_stack
@@ -95,5 +96,8 @@ async def resources(rig: Rig, phase: str) -> list[dict[str, Any]]:
 
 
 async def _tasks(rig: Rig, ops_url: str) -> int:
-    page = (await rig.http.get(f"{ops_url}/metrics", timeout=5)).text
+    try:
+        page = (await rig.http.get(f"{ops_url}/metrics", timeout=10)).text
+    except httpx.HTTPError:
+        return 0  # it does not answer now; readiness is another promise
     return int(next((float(line.rpartition(" ")[2]) for line in page.splitlines() if line.startswith("orders_event_loop_tasks ")), 0))
