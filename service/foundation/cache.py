@@ -95,23 +95,29 @@ class Cache:
         """What the peeks found; undecodable entries count as misses."""
         return {ref: entry for ref, result in zip(refs, results, strict=True) if (entry := _decode(result)) is not None}
 
+    def fresh(self, ref: Ref, peeks: Peeks | None) -> Entry | None:
+        """What the request's pipeline saw of `ref`, if nothing has to be awaited for it: the whole of a hit. Else None, and `read`."""
+        if peeks is None or (entry := peeks.get(ref)) is None or entry.age_s > _SOFT_S:
+            return None
+        self._note(ref, "hit" if entry.exists else "negative")
+        return entry
+
     async def read(self, entity: str, ids: Sequence[str], load: Load, *, peeks: Peeks | None) -> dict[str, Entry]:
         """Id → entry (check `exists`). `peeks`: what the request's pipeline saw; None when Redis failed it.
 
         Raises what `load` raises, unless a copy of at most 300 s can be served.
         """
-        found: dict[str, Entry] = {}
-        missing: list[Ref] = []
+        found, missing = dict[str, Entry](), list[Ref]()
         for item in ids:
             ref = (entity, item)
-            entry = None if peeks is None else peeks.get(ref)
-            if entry is None or entry.age_s > _STALE_MAX_S:
+            if (hit := self.fresh(ref, peeks)) is not None:
+                found[item] = hit
+            elif peeks is None or (entry := peeks.get(ref)) is None or entry.age_s > _STALE_MAX_S:
                 self._note(ref, "bypass" if peeks is None else "miss")
                 missing.append(ref)
-                continue
-            found[item] = entry
-            self._note(ref, "stale" if entry.age_s > _SOFT_S else ("hit" if entry.exists else "negative"))
-            if entry.age_s > _SOFT_S:
+            else:
+                found[item] = entry
+                self._note(ref, "stale")
                 self._refresh(ref, load)
         if missing:
             found |= await self._load_once(missing, load, fill=peeks is not None)

@@ -14,6 +14,9 @@ from service.orders.schemas import encode, present_order
 async def read_order(cache: Cache, db: Database, order_id: str, *, peeks: Peeks | None) -> Entry:
     """The cached or freshly loaded order; `exists` is False for none."""
 
+    if (hit := cache.fresh(("order", order_id), peeks)) is not None:
+        return hit
+
     async def load(ids: Sequence[str]) -> Mapping[str, tuple[int, bytes]]:
         async with db.connection() as connection:
             rows = await find_orders(connection, [UUID(item) for item in ids])

@@ -15,7 +15,8 @@ from service.products.schemas import present_product
 
 async def read_product(cache: Cache, db: Database, sku: str, *, peeks: Peeks | None) -> Entry:
     """The cached or freshly loaded product; `exists` is False for none."""
-    return (await cache.read("product", [sku], _loader(db), peeks=peeks))[sku]
+    hit = cache.fresh(("product", sku), peeks)
+    return hit if hit is not None else (await cache.read("product", [sku], _loader(db), peeks=peeks))[sku]
 
 
 async def cached_products(cache: Cache, db: Database, skus: Sequence[str], *, peeks: Peeks | None) -> Mapping[str, Mapping[str, Any]]:
