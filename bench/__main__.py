@@ -39,13 +39,15 @@ def _events(say: Callable[[str], None]) -> None:
         broker = start_broker(rig)
         try:
             say("each group against the raw SQL of its effect")
-            groups = run_apart(rig, "bench.groups")
+            for group, figures in run_apart(rig, "bench.groups").items():
+                print(
+                    f"{group:<14} {figures['group_us']:>7.0f} µs an event, its effect {figures['floor_us']:>6.0f}: {figures['ratio']:.2f} ×",
+                    flush=True,
+                )
             say(f"outbox and relay ({'Apache Kafka' if broker.kind == 'real' else 'in-memory broker'})")
             outbox = run_apart(rig, "bench.outbox")
         finally:
             broker.stop()
-    for group, figures in groups.items():
-        print(f"{group:<14} {figures['group_us']:>7.0f} µs an event, its effect {figures['floor_us']:>6.0f}: {figures['ratio']:.2f} ×")
     for name, figure in outbox.items():
         print(f"{name:<24} {figure:>8.2f}" if "÷" in name else f"{name:<24} {figure:>8.0f}")
 
