@@ -33,19 +33,22 @@ def _full(say: Callable[[str], None]) -> Report:
     return report
 
 
+_BLOCKS = 8
+
+
 def _events(say: Callable[[str], None]) -> None:
     """What an event costs: in each group beside the raw SQL of its effect, and in the outbox."""
     with running_rig() as rig:
         broker = start_broker(rig)
         try:
             say("each group against the raw SQL of its effect")
-            for group, figures in run_apart(rig, "bench.groups").items():
+            for group, figures in run_apart(rig, "bench.groups", _BLOCKS).items():
                 print(
                     f"{group:<14} {figures['group_us']:>7.0f} µs an event, its effect {figures['floor_us']:>6.0f}: {figures['ratio']:.2f} ×",
                     flush=True,
                 )
             say(f"outbox and relay ({'Apache Kafka' if broker.kind == 'real' else 'in-memory broker'})")
-            outbox = run_apart(rig, "bench.outbox")
+            outbox = run_apart(rig, "bench.outbox", _BLOCKS)
         finally:
             broker.stop()
     for name, figure in outbox.items():

@@ -8,6 +8,7 @@ Beside it the relay's own turn (read, send, move) against sending the same bytes
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import statistics
 import sys
@@ -33,7 +34,7 @@ from workers import relay
 from workers.relay import Relay
 from workers.tiers import create_topics
 
-_BLOCK: Final = 500
+_BLOCK: Final = 200
 _COLUMNS: Final = "event_id, aggregate_type, aggregate_id, version, type, topic, key, payload, headers"
 _WRITE: Final = f"""
 INSERT INTO {{table}} ({_COLUMNS}) VALUES ($1, 'order', $2, 1, 'order.placed', 'orders.events.v1', $2, $3, '{{{{}}}}') RETURNING seq
@@ -51,7 +52,7 @@ async def _write(bare: Any, table: str = "outbox", *, then_delete: bool = False)
     """One transaction an event, as orders are placed."""
     sequence = []
     for _ in range(_BLOCK):
-        async with bare.transaction():
+        async with bare.transaction() if then_delete else contextlib.nullcontext():
             sequence.append(await bare.fetchval(_WRITE.format(table=table), uuid4(), str(uuid4()), _payload()))
             if then_delete:
                 await bare.execute(f"DELETE FROM {table} WHERE seq = $1", sequence[-1])

@@ -174,15 +174,19 @@ async def outage(shop: Shop, door: Forwarder, what: str) -> AsyncIterator[None]:
 
 
 async def test_one_failing_order_among_a_thousand_delays_nobody(shop: Shop, home: Path) -> None:
-    """W4: the others are done within twice the clean time; the failing one is parked, healed, replayed, charged once."""
-    clean_s = await _time(shop, "clean")
+    """W4: the others are done within twice the clean time; the failing one is parked, healed, replayed, charged once.
+
+    Half of the clean time is taken before and half after, so that a host that gets busier or idler counts on both sides.
+    """
+    clean_s = await _time(shop, "clean-before", ORDERS // 2)
     anna = shop.login("hopeless")
     hopeless = (await shop.definite(lambda: anna.place(("SKU-0001", 83), key="hopeless"))).json()
     assert hopeless["total_minor"] % 100 == 17
-    failing_s = await _time(shop, "beside")
+    failing_s = await _time(shop, "beside", ORDERS)
+    row = await until(lambda: shop.database.fetchrow("SELECT * FROM dead_letter WHERE aggregate_id = $1", hopeless["id"]), "it is parked")
+    clean_s += await _time(shop, "clean-after", ORDERS // 2)
     print(f"{ORDERS} orders alone {clean_s:.1f} s, beside a failing one {failing_s:.1f} s: {failing_s / clean_s:.2f} ×")
     assert failing_s <= 2 * clean_s
-    row = await until(lambda: shop.database.fetchrow("SELECT * FROM dead_letter WHERE aggregate_id = $1", hopeless["id"]), "it is parked")
     assert (row["consumer"], row["error_class"], row["status"]) == ("payments", "ProviderError", "open")
     assert {"x-attempt", "x-first-failure-ms", "x-origin-topic", "ce_id"} <= set(row["headers"])
     await shop.dial(heal=True)
@@ -194,9 +198,9 @@ async def test_one_failing_order_among_a_thousand_delays_nobody(shop: Shop, home
     await shop.holds()
 
 
-async def _time(shop: Shop, who: str) -> float:
+async def _time(shop: Shop, who: str, count: int) -> float:
     begun = time.monotonic()
-    await all_paid(shop, await buy(shop, who, ORDERS), timeout_s=180)
+    await all_paid(shop, await buy(shop, who, count), timeout_s=300)
     return time.monotonic() - begun
 
 
