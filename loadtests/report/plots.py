@@ -37,6 +37,7 @@ class Plot:
     shaded: Sequence[tuple[float, float, str]] = ()
     limit: tuple[float, str] | None = None
     log_y: bool = False
+    log_x: bool = False
     width: int = 620
     height: int = 270
 
@@ -74,8 +75,10 @@ class _Frame:
         self.high_y = 10 ** math.ceil(math.log10(max(highest, self.low_y * 10))) if plot.log_y else (_ceiling(highest) or 1.0)
 
     def x(self, value: float) -> float:
-        span = (self.high_x - self.low_x) or 1.0
-        return _LEFT + (value - self.low_x) / span * (self._plot.width - _LEFT - _RIGHT)
+        low, high, at = self.low_x, self.high_x, value
+        if self._plot.log_x:
+            low, high, at = math.log10(low), math.log10(high), math.log10(value)
+        return _LEFT + (at - low) / ((high - low) or 1.0) * (self._plot.width - _LEFT - _RIGHT)
 
     def y(self, value: float) -> float:
         bottom, room = self._plot.height - _BOTTOM, self._plot.height - _TOP - _BOTTOM
@@ -91,6 +94,9 @@ class _Frame:
         return [step * k for k in range(int(self.high_y / step + 0.001) + 1)]
 
     def ticks_x(self) -> list[float]:
+        if self._plot.log_x:
+            powers = range(math.ceil(math.log10(self.low_x)), math.floor(math.log10(self.high_x)) + 1)
+            return [10**k for k in powers] if len(powers) > 2 else [2.0**k for k in range(int(math.log2(self.high_x)) + 1) if 2**k >= self.low_x]
         step = _step(self.high_x - self.low_x or 1.0, 6)
         first = math.ceil(self.low_x / step - 0.001)
         return [step * k for k in range(first, int(self.high_x / step + 0.001) + 1)]

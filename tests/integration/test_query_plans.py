@@ -7,7 +7,7 @@ Statements are taken from the wire while routes, handlers, relay and reaper run,
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,11 +17,13 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from bench.database.claims import CLAIMS, Claim, complaints, pick
 from service.dev.issuer import mint
 from service.foundation.cache import Cache
 from service.foundation.db import Database
 from service.foundation.lifecycle import Lifecycle
 from service.foundation.redis import RedisClient
+from service.orders import operations
 from service.settings import Settings
 from service.web.paging import encode_cursor
 from tests.integration.big_shop import REGULAR, Recorder, filled, recorded_connections, recording_api, settings_of_its_own
@@ -94,7 +96,6 @@ async def test_statements_per_request_are_pinned(shop: SimpleNamespace, plain: A
     assert await count(anna.get(f"/orders/{order['id']}")) == (200, 1), "a miss loads once"
     assert await count(anna.get(f"/orders/{order['id']}")) == (200, 0), "a hit asks nobody"
     assert await count(anna.get(f"/orders/{order['id']}", if_none_match='"1.1"')) == (304, 0)
-    assert await count(anna.get("/orders")) == (200, 1), "lines come with their orders, not one by one"
     assert await count(anna.get(f"/orders/{order['id']}/timeline")) == (200, 1)
     assert await count(anna.get("/products")) == (200, 1)
     # BEGIN, lock, key, order, move, event, key, COMMIT.
@@ -107,6 +108,13 @@ async def test_statements_per_request_are_pinned(shop: SimpleNamespace, plain: A
     assert (await count(anna.get("/products?limit=100")))[1] == 1
     assert (await anna.place(("NO-SUCH-SKU", 1))).status_code == 422
     assert len(await shop.said()) == 5, "a no: look, BEGIN, probe, look, ROLLBACK"
+
+
+async def test_a_list_is_one_statement(shop: SimpleNamespace) -> None:
+    anna = shop.login(REGULAR)
+    await shop.said()
+    assert (await anna.get("/orders")).status_code == 200
+    assert len(await shop.said()) == 1, "lines come with their orders, not one by one"
 
 
 async def _use_everything(shop: SimpleNamespace, big: Settings, plain: Any) -> list[tuple[str, tuple[Any, ...]]]:
@@ -216,3 +224,40 @@ async def test_a_deep_page_costs_what_page_1_costs(shop: SimpleNamespace, plain:
         costs.append(found["Shared Hit Blocks"] + found["Shared Read Blocks"])
     assert costs[1] <= costs[0] + 10, f"buffers of page 1 and page {page_number}: {costs}"
     assert costs[0] < 250
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=[claim.name for claim in CLAIMS])
+async def test_the_plan_that_is_claimed(claim: Claim, plain: Any) -> None:
+    """docs/database.md says which index answers what, and for how many buffers."""
+    assert await complaints(plain, claim, await pick(plain)) == []
+
+
+@pytest.mark.parametrize("claim", [claim for claim in CLAIMS if claim.index.startswith("ix_")], ids=lambda claim: claim.index)
+async def test_a_dropped_index_is_noticed(claim: Claim, plain: Any) -> None:
+    assert await complaints(plain, claim, await pick(plain), planted=f"DROP INDEX {claim.index}") != []
+
+
+async def test_a_page_by_offset_is_noticed(shop: SimpleNamespace, plain: Any, orders: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: the service's list counts from the top. `test_a_deep_page_costs_what_page_1_costs` fails."""
+
+    async def by_offset(connection: Any, wanted: operations.OrderFilter, *, before: UUID | None, limit: int) -> list[Any]:
+        skipped = await plain.fetchval("SELECT count(*) FROM orders WHERE customer_id = $1 AND id >= $2", wanted.customer_id, before)
+        sql = "SELECT *, NULL::json AS lines FROM orders WHERE customer_id = $1 ORDER BY id DESC OFFSET $2 LIMIT $3"
+        rows: list[Any] = await connection.fetch(sql, wanted.customer_id, skipped, limit)
+        return rows
+
+    monkeypatch.setattr(operations, "list_orders", by_offset)
+    with pytest.raises(AssertionError, match="buffers of page 1 and page 1,000"):
+        await test_a_deep_page_costs_what_page_1_costs(shop, plain, orders)
+
+
+async def test_a_select_in_a_loop_is_noticed(shop: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: the list reads each order again, one by one. `test_a_list_is_one_statement` fails."""
+    original: Callable[..., Any] = operations.list_orders
+
+    async def one_by_one(connection: Any, wanted: operations.OrderFilter, *, before: UUID | None, limit: int) -> list[Any]:
+        return [await operations.get_order(connection, row["id"]) for row in await original(connection, wanted, before=before, limit=limit)]
+
+    monkeypatch.setattr(operations, "list_orders", one_by_one)
+    with pytest.raises(AssertionError, match="lines come with their orders"):
+        await test_a_list_is_one_statement(shop)
