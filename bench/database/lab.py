@@ -100,7 +100,7 @@ class Lab:
         if not port:  # a pooler refuses start-up parameters it does not know
             environment["PGOPTIONS"] = " ".join(f"-c {name}={value}" for name, value in (SESSION | session).items())
         begin = self._spent_s()
-        done = subprocess.run([*command, *options, "-f", str(path), url], capture_output=True, text=True, env=environment, timeout=120, check=False)
+        done = subprocess.run([*command, *options, "-f", str(path), url], capture_output=True, text=True, env=environment, timeout=900, check=False)
         found = _TPS.search(done.stdout)
         if done.returncode or found is None:
             raise BenchError(f"pgbench ended with {done.returncode}: {done.stderr.strip()[-600:]} {done.stdout.strip()[-300:]}")

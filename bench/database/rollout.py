@@ -62,21 +62,18 @@ class Rollout:
         return [write for write in self.writes if moments[first] <= write[0] < moments[second]]
 
 
-def old_code(target: Path) -> Path:
+def old_code(target: Path, root: Path = ROOT) -> Path:
     """`service` and `workers` as they were before revision 0002, from the repository's history."""
-    added = _git("log", "--diff-filter=A", "--format=%H", "--", _EXPAND).split()
-    archive = subprocess.run(
-        ["git", "archive", f"{added[-1]}^" if added else "HEAD", "service", "workers"], cwd=ROOT, capture_output=True, check=False
-    )
+    log = subprocess.run(["git", "log", "--diff-filter=A", "--format=%H", "--", _EXPAND], cwd=root, capture_output=True, text=True, check=False)
+    if log.returncode or not log.stdout:
+        raise BenchError("old code comes from the repository's history, which is not here: use a git clone, not an archive")
+    before = f"{log.stdout.split()[-1]}^"
+    archive = subprocess.run(["git", "archive", before, "service", "workers"], cwd=root, capture_output=True, check=False)
     if archive.returncode:
-        raise BenchError("the commit before revision 0002 is not here: `git fetch --unshallow`")
+        raise BenchError("the commit before revision 0002 is not here: the clone is shallow, run `git fetch --unshallow`")
     with tarfile.open(fileobj=BytesIO(archive.stdout)) as found:
         found.extractall(target, filter="data")
     return target
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
 class Pod:

@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 from bench.database.rollout import SERVER, Rollout, longest_ms, old_code, roll_out
+from bench.errors import BenchError
 from service.dev.postgres import EmbeddedPostgres
+from service.dev.state import ROOT
 from tests.support.servers import Servers
 
 pytestmark = pytest.mark.slow  # six processes in turn, and eight migrations: minutes where others are at work too
@@ -94,6 +96,12 @@ def test_a_change_that_cannot_have_its_lock_gives_way(servers: Servers, fresh: E
     assert change.wait(90) == 0
     listener.join()
     assert "schema is at 0002" in heard[-1]
+
+
+def test_a_shallow_clone_is_told_what_to_do(tmp_path: Path) -> None:
+    subprocess.run(["git", "clone", "-q", "--depth", "1", f"file://{ROOT}", str(tmp_path / "shallow")], check=True)
+    with pytest.raises(BenchError, match="git fetch --unshallow"):
+        old_code(tmp_path / "old", tmp_path / "shallow")
 
 
 def test_the_old_code_is_the_one_before_the_migration(tmp_path: Path) -> None:

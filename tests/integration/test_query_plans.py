@@ -76,6 +76,17 @@ async def shop(big: Settings, plain: Any) -> AsyncIterator[SimpleNamespace]:
         yield SimpleNamespace(recorder=recorder, login=login, said=recorder.take)
 
 
+@pytest.mark.parametrize("claim", CLAIMS, ids=[claim.name for claim in CLAIMS])
+async def test_the_plan_that_is_claimed(claim: Claim, plain: Any) -> None:
+    """docs/database.md says which index answers what, and for how many buffers."""
+    assert await complaints(plain, claim, await pick(plain)) == []
+
+
+@pytest.mark.parametrize("claim", [claim for claim in CLAIMS if claim.index.startswith("ix_")], ids=lambda claim: claim.index)
+async def test_a_dropped_index_is_noticed(claim: Claim, plain: Any) -> None:
+    assert await complaints(plain, claim, await pick(plain), planted=f"DROP INDEX {claim.index}") != []
+
+
 async def test_statements_per_request_are_pinned(shop: SimpleNamespace, plain: Any) -> None:
     anna, admin = shop.login(REGULAR), shop.login("adam", "admin")
     await anna.place()
@@ -226,17 +237,6 @@ async def test_a_deep_page_costs_what_page_1_costs(shop: SimpleNamespace, plain:
     assert costs[0] < 250
 
 
-@pytest.mark.parametrize("claim", CLAIMS, ids=[claim.name for claim in CLAIMS])
-async def test_the_plan_that_is_claimed(claim: Claim, plain: Any) -> None:
-    """docs/database.md says which index answers what, and for how many buffers."""
-    assert await complaints(plain, claim, await pick(plain)) == []
-
-
-@pytest.mark.parametrize("claim", [claim for claim in CLAIMS if claim.index.startswith("ix_")], ids=lambda claim: claim.index)
-async def test_a_dropped_index_is_noticed(claim: Claim, plain: Any) -> None:
-    assert await complaints(plain, claim, await pick(plain), planted=f"DROP INDEX {claim.index}") != []
-
-
 async def test_a_page_by_offset_is_noticed(shop: SimpleNamespace, plain: Any, orders: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: the service's list counts from the top. `test_a_deep_page_costs_what_page_1_costs` fails."""
 
@@ -247,7 +247,7 @@ async def test_a_page_by_offset_is_noticed(shop: SimpleNamespace, plain: Any, or
         return rows
 
     monkeypatch.setattr(operations, "list_orders", by_offset)
-    with pytest.raises(AssertionError, match="buffers of page 1 and page 1,000"):
+    with pytest.raises(AssertionError, match="buffers of page 1 and page"):
         await test_a_deep_page_costs_what_page_1_costs(shop, plain, orders)
 
 
