@@ -33,11 +33,11 @@ demo: $(VENV)/.local ## one scene a promise, on the running stack or its own
 	@exec $(BIN)/plumbline demo $(ARGS)
 
 .PHONY: test test-fast test-memory test-kafka test-faults test-slow
-test: $(VENV)/.dev ## unit, integration and story tests on real servers (about 12 min on two cores)
+test: $(VENV)/.dev ## unit, integration and story tests on real servers (aim: 5 min on two quiet cores)
 	$(RUN) tests/unit tests/budgets tests/integration -m "not slow and not real_kafka" -n 2 --dist loadfile
 	$(RUN) tests/stories -m "not slow and not real_kafka and not alone" -n 2 --dist loadfile
 	$(RUN) tests/stories -m "not slow and not real_kafka and alone"
-test-fast: $(VENV)/.dev ## what needs no server (about 40 s)
+test-fast: $(VENV)/.dev ## what needs no server (aim: 20 s on two quiet cores)
 	$(RUN) tests/unit tests/budgets -m "not slow and not longer" -n 2 --dist worksteal
 test-memory: $(VENV)/.dev ## the stories on the in-memory broker: a part of `make test`
 	PLUMBLINE_TEST_KAFKA=memory $(RUN) tests/stories -m "not slow"
