@@ -22,8 +22,6 @@ from tests.stories.shop import SHORT_TIERS, Shop, open_shop, running_shop, until
 from tests.support.clients import ApiClient
 from tests.support.otlp import Receiver, Seen, receiving, tree, wait_for
 
-pytestmark = pytest.mark.broker
-
 HOPELESS = ("SKU-0001", 83)  # 83 × 999 ends in 17: the provider fails on it until it is healed
 CANARY = f"canary{secrets.token_hex(8)}"
 JUNK = f"junk{secrets.token_hex(8)}"  # some of it is a request id, which a client may choose and find in the log
@@ -80,6 +78,7 @@ async def _metrics(shop: Shop) -> dict[tuple[str, ...], float]:
     return found
 
 
+@pytest.mark.broker
 async def test_one_trace_tells_the_story(traced: Shop, collector: tuple[Receiver, str], capsys: pytest.CaptureFixture[str]) -> None:
     receiver, _ = collector
     trace, client, context = _new_trace()
@@ -126,6 +125,7 @@ async def test_one_trace_tells_the_story(traced: Shop, collector: tuple[Receiver
     assert after[value] - before.get(value, 0) == order["total_minor"]
 
 
+@pytest.mark.broker
 async def test_retries_and_replays_link_to_the_first_attempt(
     traced: Shop, collector: tuple[Receiver, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
