@@ -30,7 +30,7 @@ STRUCTURE: Final = TREE / "tests/structure.py"
 MOTO_VENV: Final = REPOSITORY / "build/verify-terraform"
 MOTO_PINS: Final = REPOSITORY / "requirements/verify-terraform.txt"
 MOTO_PORT: Final = int(os.environ.get("MOTO_PORT", "5055"))
-CHECKOV: Final = Path(os.environ.get("VERIFY_HOME", REPOSITORY / "build/verify")) / "venv/bin/checkov"
+CHECKOV: Final = Path(os.environ.get("VERIFY_HOME", REPOSITORY / "build/verify")) / "policy/bin/checkov"
 POLICY_ROOTS: Final = ("envs/prod", "bootstrap", "modules/api-gateway", "modules/notifications-sqs")
 SKIPS_MAX: Final = 4
 READY_TIMEOUT_S: Final = 60
@@ -75,11 +75,12 @@ def find_mirror() -> Path | None:
     if named := os.environ.get("TF_PLUGIN_MIRROR"):
         return Path(named)
     skip = [part for name in ("/proc", "/sys", "/dev", str(Path(tempfile.gettempdir()))) for part in ("-path", name, "-prune", "-o")]
-    command = ["find", "/", *skip, "-type", "f", "-name", "terraform-provider-aws_v5*", "-print"]
-    listing = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False).stdout
+    skip += [part for name in (".terraform", ".git", ".venv", "node_modules", "overlay2") for part in ("-name", name, "-prune", "-o")]
     # <mirror>/registry.terraform.io/hashicorp/aws/<version>/<platform>/<file>; copies in .terraform folders are not mirrors.
-    paths = [Path(line) for line in listing.splitlines() if ".terraform/" not in line]
-    return next((path.parents[5] for path in paths if path.parents[4].name == "registry.terraform.io"), None)
+    wanted = ("-path", "*/registry.terraform.io/hashicorp/aws/*/*/terraform-provider-aws_v5*", "-type", "f")
+    command = ["find", "/", *skip, *wanted, "-print", "-quit"]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False).stdout.strip()
+    return Path(found).parents[5] if found else None
 
 
 def clean_environment(work: Path, **extra: str) -> dict[str, str]:
@@ -169,7 +170,7 @@ def checkov(folder: Path, *options: str) -> str:
 
 def run_policy(tally: Tally) -> None:
     if not CHECKOV.exists():
-        raise EnvironmentFault("checkov is missing: run deploy/verify/tools.sh, it installs requirements/verify.txt")
+        raise EnvironmentFault("checkov is missing: run deploy/verify/tools.sh policy, it installs requirements/policy.txt")
     sources = [path for path in TREE.rglob("*.tf") if ".terraform" not in path.parts]
     skips = {name for path in sources for name in re.findall(r"checkov:skip=(\w+):\S", path.read_text())}
     few = len(skips) <= SKIPS_MAX

@@ -2,17 +2,20 @@
 """What `make verify-deploy` runs: each target prints `N passed, M failed`; one that cannot run counts as failed.
 
     verify.py                 the fast set            verify.py --full     also mutants, a fake AWS, containers, a cluster
-    verify.py chart ci …      these targets
-Standard library only: it first has deploy/verify/tools.sh install the checkers into build/verify.
+    verify.py chart ci …      these targets            --record also keeps their figures for docs/checks.md
+Standard library only: it first has deploy/verify/tools.sh install the checkers into build/verify. Two targets run at a
+time (VERIFY_JOBS), those that start an engine or break a copy alone; each prints its lines when it is done.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
+import json
 import os
 import re
-import resource
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 HOME = Path(os.environ.get("VERIFY_HOME", ROOT / "build" / "verify"))
 BIN = HOME / "venv" / "bin"
+RECORD = ROOT / "docs" / "measured" / "verify.json"
 PYTHON = str(BIN / "python")
 # The service's own environment (`make setup`): what asks its registry, or runs it.
 PROJECT = str(ROOT / ".venv" / "bin" / "python")
@@ -99,19 +103,34 @@ def targets() -> dict[str, tuple[Check, ...]]:
 
 FAST = ("chart", "policy", "image", "ci", "docs", "tf", "rules", "dashboards", "collector")
 FULL = (*FAST, "mutants", "tf-moto", "containers", "cluster")
+NEED_CHECKOV = {"policy", "tf"}
+# Their lines are shown as they come: each takes minutes.
+ALONE = {"mutants", "tf-moto", "containers", "cluster"}
+# Started first, so that no long one is left alone at the end.
+LONGEST = {"rules", "tf", "chart"}
 
 
-def run(check: Check) -> tuple[int, int]:
-    """(passed, failed). Output is shown when something failed, or could not be read."""
-    try:
-        ended = subprocess.run(check.command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    except OSError as error:
-        print(f"  {check.name}: cannot run: {error}; it is installed by deploy/verify/tools.sh or part of the tree", flush=True)
-        return 0, 1
-    passed, failed = tally(check.counts, ended.returncode, ended.stdout)
-    if failed:
-        print(f"--- {check.name}\n{ended.stdout[-6000:]}---", flush=True)
-    return passed, failed
+@dataclass
+class Ended:
+    """A command's end: its code, what it said, and the processor time of it and all it waited for."""
+
+    code: int
+    output: str
+    cpu_s: float
+
+
+def call(command: Sequence[str], *, show: bool) -> Ended:
+    """Run to the end. The clock says little of two at a time on a busy machine, so its own processor time is asked for."""
+    said = []
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            said.append(line)
+            if show:
+                print(f"  | {line}", end="", flush=True)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    return Ended(process.returncode, "".join(said), used.ru_utime + used.ru_stime)
 
 
 def tally(counts: str, code: int, output: str) -> tuple[int, int]:
@@ -132,37 +151,80 @@ def tally(counts: str, code: int, output: str) -> tuple[int, int]:
     return passed, failed
 
 
-def cpu_s() -> float:
-    """What the commands that ended so far took of the processors: on a shared machine more telling than the clock."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+@dataclass(frozen=True)
+class Verdict:
+    """What a target came to; `lines` are for the reader."""
+
+    name: str
+    passed: int
+    failed: int
+    took_s: float
+    cpu_s: float
+    lines: tuple[str, ...]
 
 
-def run_target(name: str, checks: Sequence[Check]) -> bool:
-    started, cpu_before = time.monotonic(), cpu_s()
-    print(f"== {name}", flush=True)
-    passed = failed = 0
+def run_target(name: str, checks: Sequence[Check]) -> Verdict:
+    started, cpu_s, passed, failed = time.monotonic(), 0.0, 0, 0
+    lines = [f"== {name}"]
     for check in checks:
-        good, bad = run(check)
-        passed, failed = passed + good, failed + bad
-        print(f"  {check.name}: {good} passed, {bad} failed ({time.monotonic() - started:.0f} s)", flush=True)
-    print(f"  {name} took {time.monotonic() - started:.0f} s, {cpu_s() - cpu_before:.0f} s of CPU", flush=True)
-    print(f"{name}: {passed} passed, {failed} failed", flush=True)
-    return failed == 0
+        try:
+            ended = call(check.command, show=name in ALONE)
+        except OSError as error:
+            ended = Ended(1, f"cannot run: {error}; it is installed by deploy/verify/tools.sh or part of the tree\n", 0)
+        good, bad = tally(check.counts, ended.code, ended.output)
+        if bad and name not in ALONE:
+            lines += [f"--- {check.name}", ended.output[-6000:].rstrip(), "---"]
+        passed, failed, cpu_s = passed + good, failed + bad, cpu_s + ended.cpu_s
+        lines.append(f"  {check.name}: {good} passed, {bad} failed ({time.monotonic() - started:.0f} s)")
+    took_s = time.monotonic() - started
+    lines += [f"  {name} took {took_s:.0f} s, {cpu_s:.0f} s of CPU", f"{name}: {passed} passed, {failed} failed"]
+    return Verdict(name, passed, failed, took_s, cpu_s, tuple(lines))
+
+
+def run_all(names: Sequence[str]) -> list[Verdict]:
+    """Together what may run together, then the others one after the other."""
+    known, printing = targets(), threading.Lock()
+
+    def one(name: str) -> Verdict:
+        print(f"… {name}", flush=True)
+        verdict = run_target(name, known[name])
+        with printing:
+            print(*verdict.lines, sep="\n", flush=True)
+        return verdict
+
+    together = sorted((name for name in names if name not in ALONE), key=lambda name: name not in LONGEST)
+    with concurrent.futures.ThreadPoolExecutor(int(os.environ.get("VERIFY_JOBS", "2"))) as pool:
+        done = list(pool.map(one, together))
+    return done + [one(name) for name in names if name in ALONE]
+
+
+def record(verdicts: Sequence[Verdict]) -> None:
+    """The figures of these targets replace their old ones; a page is made of them by checks_page.py."""
+    kept = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
+    kept |= {v.name: {"passed": v.passed, "failed": v.failed, "took_s": round(v.took_s), "cpu_s": round(v.cpu_s)} for v in verdicts}
+    RECORD.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def main(arguments: list[str]) -> int:
-    known = targets()
+    known, keep = targets(), "--record" in arguments
+    arguments = [word for word in arguments if word != "--record"]
     names = list(FULL) if arguments == ["--full"] else arguments or list(FAST)
     unknown = [name for name in names if name not in known]
     if unknown:
         print(f"unknown target {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)
         return 2
-    if subprocess.run(["deploy/verify/tools.sh"], cwd=ROOT, check=False).returncode != 0:
+    more = ["policy"] if NEED_CHECKOV.intersection(names) else []
+    if subprocess.run(["deploy/verify/tools.sh", *more], cwd=ROOT, check=False).returncode != 0:
         print(f"{names[0]}: 0 passed, 1 failed (the checkers could not be installed, see above)")
         return 1
-    good = [run_target(name, known[name]) for name in names]
-    return 0 if all(good) else 1
+    started = time.monotonic()
+    verdicts = run_all(names)
+    print(f"\nall targets in {time.monotonic() - started:.0f} s")
+    for verdict in verdicts:
+        print(f"  {verdict.name:<12}{verdict.took_s:5.0f} s  {verdict.passed} passed, {verdict.failed} failed")
+    if keep:
+        record(verdicts)
+    return 0 if all(verdict.failed == 0 for verdict in verdicts) else 1
 
 
 if __name__ == "__main__":

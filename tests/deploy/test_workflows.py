@@ -143,6 +143,9 @@ def test_what_the_jobs_call_exists() -> None:
             assert set(names.split()) <= set(verify.targets())
         for script in re.findall(r"(?:^|\s)(deploy/[\w./-]+\.(?:sh|py))", step.get("run", "")):
             assert (ROOT / script).is_file(), script
+        for environment, tool in re.findall(r"build/verify/(\w+)/bin/([\w-]+)", step.get("run", "")):
+            asked = (ROOT / "requirements" / f"{environment.replace('venv', 'verify')}.in").read_text(encoding="utf-8")
+            assert re.search(rf"^{tool}\b", asked, re.MULTILINE), f"{tool} is not installed by requirements/{environment}"
 
 
 def test_dependencies_cool_down() -> None:
