@@ -57,6 +57,17 @@ async def test_an_overdue_order_expires_once_and_gives_back(shop: Workshop, reap
     await shop.assert_money_adds_up(order_id)
 
 
+async def test_the_overview_counts_what_is_stuck(shop: Workshop, login: Any) -> None:
+    async def stuck() -> int:
+        return int((await login("root", role="admin").get("/admin/overview")).json()["orders"]["stuck"])
+
+    before = await stuck()
+    order_id = await overdue(shop, reserved=True)
+    assert await stuck() == before + 1
+    await shop.cancel(order_id)
+    assert await stuck() == before, "what has ended is not stuck"
+
+
 async def test_what_is_young_or_finished_is_left_alone(shop: Workshop, reaper: Reaper, facts: Facts) -> None:
     young = await overdue(shop, hours=0.9)
     done = await shop.place()
