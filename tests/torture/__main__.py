@@ -22,6 +22,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="decides the faults (default: a new one)")
     parser.add_argument("--seconds", type=float, default=60.0, help="of chaos; from about 50 on every kind of fault has room")
     parser.add_argument("--kafka", choices=("memory", "real"), default="memory")
+    parser.add_argument("--calm", action="store_true", help="a soak: customers for so long, no faults; ends in growth figures")
     parser.add_argument("--out", type=Path, help="folder of the artefacts (default: build/torture/…)")
     return parser.parse_args()
 
@@ -34,7 +35,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            outcome = runner.run(run(Asked(seed, asked.seconds, asked.kafka, folder)))
+            outcome = runner.run(run(Asked(seed, asked.seconds, asked.kafka, folder, calm=asked.calm)))
     except StackError as error:
         print(f"torture: {error}", file=sys.stderr)
         return 2
@@ -54,6 +55,8 @@ def report(outcome: Outcome) -> None:
     print(f"latency    p50/p99 {f['calm_p50_ms']:g}/{f['calm_p99_ms']:g} ms in calm, {f['hurt_p50_ms']:g}/{f['hurt_p99_ms']:g} ms in a fault")
     print(f"machine    {f['slowness']:.1f} times slower than a quiet one")
     print(f"afterwards first success {f['first_ok_s']:.1f} s, ready {f['ready_s']:.1f} s, drained {f['drained_s']:.1f} s after the last heal")
+    for name, (before, after) in f["growth"].items():
+        print(f"growth     {name.replace('_', ' ')}: {before:,.0f} in the second quarter, {after:,.0f} in the last")
     print({0: "HELD", 1: "VIOLATED", 2: "INCONCLUSIVE"}[outcome.code] + f"      {outcome.reason}")
 
 

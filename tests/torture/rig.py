@@ -41,6 +41,7 @@ _SETTINGS: Final = {
     "APP_DB_POOL_SIZE": "5",  # half as many log-ins to wait for whenever the server or the wire comes back
     "APP_KAFKA_SESSION_TIMEOUT_MS": "6000",  # as low as a real broker allows, so that a stopped worker is a zombie soon
 }
+POOL: Final = int(_SETTINGS["APP_DB_POOL_SIZE"])
 _REPLACED_S: Final = 30.0
 _ATTEMPTS: Final = 3
 

@@ -30,7 +30,7 @@ from tests.torture.faults import kinds_for
 from tests.torture.load import Crowd, answers_now, people
 from tests.torture.nemesis import Nemesis, Step, plan
 from tests.torture.rig import POLICIES, BrokerName, Rig, running_rig
-from tests.torture.watch import Watch, resources
+from tests.torture.watch import Watch, growth, resources
 
 WARM_S: Final = 6.0
 CALM_S: Final = 4.0  # customers go on for so long after the first success
@@ -81,6 +81,7 @@ class Asked:
     source: Path | None = None  # a copy of the code with a bug in it
     require: tuple[str, ...] = REQUIRED
     workers: int = 2
+    calm: bool = False  # a soak: no faults at all
 
 
 @dataclass(slots=True)
@@ -125,7 +126,7 @@ async def _torture(rig: Rig, asked: Asked) -> tuple[Evidence, Nemesis, Watch]:
         phases["chaos"] = time.time()
         steps = planned(asked)
         tell(f"chaos for {asked.seconds:g} s: {len(steps)} faults, {len({step.kind.name for step in steps})} kinds")
-        await nemesis.torment(steps)
+        await (asyncio.sleep(asked.seconds) if asked.calm else nemesis.torment(steps))
         phases["healed"] = max((done.end for done in nemesis.done), default=time.time())
         await _heal(rig, crowd, phases)
         await asyncio.sleep(CALM_S)
@@ -187,7 +188,10 @@ def _judge(asked: Asked, evidence: Evidence, nemesis: Nemesis, watch: Watch, out
     tell(f"judging {len(evidence.operations):,} operations, {len(evidence.orders):,} orders, {len(evidence.records):,} records")
     outcome.verdicts = judge_all(evidence)
     outcome.lines = list(render(evidence, outcome.verdicts))
-    outcome.figures = figures(asked, evidence, nemesis) | {"slowness": round(sum(watch.slow) / max(1, len(watch.slow)), 2)}
+    outcome.figures = figures(asked, evidence, nemesis) | {
+        "slowness": round(sum(watch.slow) / max(1, len(watch.slow)), 2),
+        "growth": {name: growth(watch.samples, name) for name in ("memory_mib", "sessions", "dead_tuples")},
+    }
     outcome.code, outcome.reason = exit_code(evidence, outcome.verdicts, asked.require)
     broken = {name for name, verdict in outcome.verdicts.items() if verdict.violations}
     if outcome.code == 1 and broken <= BY_THE_CLOCK and outcome.figures["slowness"] > TOO_SLOW:
@@ -205,7 +209,9 @@ def _judge(asked: Asked, evidence: Evidence, nemesis: Nemesis, watch: Watch, out
 
 def _weaknesses(asked: Asked, evidence: Evidence, nemesis: Nemesis, found: dict[str, Any]) -> list[str]:
     """Why a run without a violation still proves nothing."""
-    weak = []
+    weak: list[str] = []
+    if asked.calm:
+        return weak
     planned_kinds = {step.kind.name for step in planned(asked)}
     if missing := planned_kinds - {done.kind for done in nemesis.done}:
         weak.append(f"never made: {', '.join(sorted(missing))}")
@@ -221,7 +227,9 @@ def _weaknesses(asked: Asked, evidence: Evidence, nemesis: Nemesis, found: dict[
 
 
 def planned(asked: Asked) -> list[Step]:
-    """The steps the seed asks for."""
+    """The steps the seed asks for; none in a soak."""
+    if asked.calm:
+        return []
     return plan(asked.seed, asked.seconds, kinds_for(asked.kafka))
 
 

