@@ -103,19 +103,21 @@ async def resources(rig: Rig, phase: str) -> list[dict[str, Any]]:
     rows = await connection.fetch(_SESSIONS)
     if phase == "warm":  # a busy machine may have cost it connections already: what it may hold is its pool
         found = [row | {"sockets": max(row["sockets"], POOL)} for row in found]
-    processes = len(found)
-    found += [
-        {
-            "process": f"sessions of {row[0]}",
-            "phase": phase,
-            "rss_mib": 1.0,
-            "tasks": 0,
-            "sockets": max(row[1], POOL * processes) if phase == "warm" else row[1],
-        }
-        for row in rows
-    ]
+    found += [_sessions(row[0], row[1], phase, found) for row in rows]
     connection.terminate()
     return found
+
+
+def _sessions(application: str, count: int, phase: str, processes: list[dict[str, Any]]) -> dict[str, Any]:
+    role = application.removeprefix("orders-")
+    allowed = POOL * sum(process["process"].startswith(role) for process in processes)
+    return {
+        "process": f"sessions of {application}",
+        "phase": phase,
+        "rss_mib": 1.0,
+        "tasks": 0,
+        "sockets": max(count, allowed) if phase == "warm" else count,
+    }
 
 
 async def _tasks(rig: Rig, ops_url: str) -> int:
