@@ -14,16 +14,19 @@ from bench.database import (
     n_plus_one,
     pool,
     pooler,
+    retention,
     round_trips,
+    timeline,
 )
 from bench.database.claims import listed
 from bench.database.findings import Chapter
 
 CHAPTERS: Final[tuple[Chapter, ...]] = (
     indexes.CHAPTER, depth.CHAPTER, round_trips.CHAPTER, n_plus_one.CHAPTER, isolation.CHAPTER, hot_row.CHAPTER, identifiers.CHAPTER,
-    pool.CHAPTER, durability.CHAPTER, pooler.CHAPTER,
+    pool.CHAPTER, durability.CHAPTER, pooler.CHAPTER, retention.CHAPTER, timeline.CHAPTER,
 )  # fmt: skip
-LONG: Final[tuple[str, ...]] = ()
+# Minutes each: measured when asked by name; the page has them once they were.
+LONG: Final = ("retention", "timeline")
 CLOSING: Final = f"""## Plans that are held
 
 What this service asks most must not become slower as the tables grow. Each row is asserted with the service's own statement and its generic plan: the index is used, no table is read whole, and no more buffers are touched than stated, at 10,000 orders at every push, at 100,000 in the slow lane (`tests/integration/test_query_plans.py::test_the_plan_that_is_claimed`) and at 1,000,000 there too (`tests/integration/test_plans_at_a_million.py`).

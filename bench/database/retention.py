@@ -100,11 +100,12 @@ async def _live(lab: Lab, name: str) -> list[tuple[float, list[Any]]]:
         await watcher.execute("VACUUM ANALYZE")
         prices = [await watcher.fetchval("SELECT price_minor FROM product WHERE sku = $1", sku) for sku in _SKUS]
         script = pgbench_script(list(_SKUS), [1, 2], prices).replace("72 hours", f"{_KEPT_S} seconds")
-        loops = [asyncio.create_task(_follow(worker, done)), asyncio.create_task(_reap(reaper, done))]
+        loops = [asyncio.create_task(_follow(worker, done)), asyncio.create_task(reaper.run())]
         loops.append(asyncio.create_task(_watch(watcher, samples, done, lab.say)))
         options = ("-M", "prepared", "-T", str(_SECONDS), "-R", str(_RATE))
         await asyncio.to_thread(lab.pgbench, name, script, clients=4, options=options)
         done.set()
+        lifecycle.stopping.set()
         await asyncio.gather(*loops)
     await db.close()
     return samples
@@ -123,13 +124,6 @@ async def _follow(connection: Connection, done: asyncio.Event) -> None:
         await connection.execute(_APPLY, [f'{{"event_id": "{row["event_id"]}"}}' for row in rows])
         await connection.execute(_MOVE, [row["seq"] for row in rows], _KEPT)
         await asyncio.sleep(0.3)
-
-
-async def _reap(reaper: Reaper, done: asyncio.Event) -> None:
-    while not done.is_set():
-        began = time.monotonic()
-        await reaper.run_once()
-        await asyncio.sleep(max(1.0, time.monotonic() - began))
 
 
 async def _watch(connection: Connection, samples: list[tuple[float, list[Any]]], done: asyncio.Event, say: Callable[[str], None]) -> None:
