@@ -61,6 +61,13 @@ class MemoryBroker(_BrokerServer):
     def control_port(self) -> int:
         return self.port + _SECOND_PORT
 
+    def answers(self) -> bool:
+        """The control port opens last, when the topics are there."""
+        if not super().answers():
+            return False
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.control_port)) == 0
+
     def launch(self) -> None:
         self.claim()
         topics = [part for name, partitions in TOPICS.items() for part in ("--topic", f"{name}={partitions}")]

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from service.dev.children import Account, Server, StackError, last_line, require_free_port, spawn
 
@@ -189,8 +189,10 @@ def _binaries(folder: str, account: Account | None) -> Path:
 
 def _can_run(program: Path, account: Account) -> bool:
     command = [str(program), "--version"]
+    # Only root may become somebody else, or leave its groups.
+    become: dict[str, Any] = {"user": account.uid, "group": account.gid, "extra_groups": []} if os.geteuid() == 0 else {}
     try:
-        return subprocess.run(command, user=account.uid, group=account.gid, extra_groups=[], capture_output=True, check=False).returncode == 0
+        return subprocess.run(command, capture_output=True, check=False, **become).returncode == 0
     except PermissionError:
         return False
 
