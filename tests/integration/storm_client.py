@@ -15,7 +15,8 @@ from typing import Any
 import httpx
 
 _DEADLINE_S = 90.0
-_AGAIN = frozenset({429, 503})
+# 408: a client the host did not let speak for ten seconds.
+_AGAIN = frozenset({408, 429, 503})
 
 
 async def _place(client: httpx.AsyncClient, task: dict[str, Any], key: str) -> dict[str, Any]:

@@ -89,13 +89,13 @@ async def test_the_first_to_wait_is_the_first_to_be_served(small: Database) -> N
 
 
 async def test_a_statement_that_times_out_costs_its_connection_and_is_unavailable(settings: Settings) -> None:
-    db = Database(settings.db.model_copy(update={"pool_size": 1, "command_timeout_ms": 200}), application="slow")
+    db = Database(settings.db.model_copy(update={"pool_size": 1, "command_timeout_ms": 1_000}), application="slow")
     await db.open()
     async with db.connection() as connection:
         first = await connection.fetchval("SELECT pg_backend_pid()")
     with pytest.raises(DependencyUnavailable):
         async with db.connection() as connection:
-            await connection.execute("SELECT pg_sleep(5)")
+            await connection.execute("SELECT pg_sleep(30)")
     async with db.connection() as connection:
         assert await connection.fetchval("SELECT pg_backend_pid()") != first
     await db.close()
