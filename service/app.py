@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -71,7 +71,7 @@ class Dispatch:
                     self._fixed[method, route.path] = route
                     self._patterns.setdefault(method, []).append((route.path_regex, route))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         method, path = scope.get("method", ""), scope.get("path", "")
         route = self._fixed.get((method, path))
         scope["path_params"] = {}
@@ -81,10 +81,9 @@ class Dispatch:
                     route, scope["path_params"] = candidate, found.groupdict()
                     break
         if route is None:
-            await self._router(scope, receive, send)
-            return
+            return self._router(scope, receive, send)
         scope["route"] = route
-        await route.serve(scope, receive, send)
+        return route.serve(scope, receive, send)
 
 
 class Api(FastAPI):

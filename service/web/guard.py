@@ -7,6 +7,7 @@ a full process and a loud address are turned away before their token is looked a
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable
 from itertools import chain
 from typing import Final
 
@@ -31,13 +32,13 @@ class Guard:
         self._hosts = frozenset(settings.allowed_hosts)
         self._seen: set[bytes] = set()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http":
             exchange: Exchange = scope["exchange"]
             self._check(scope, exchange.head)
             exchange.resources.admission.look("critical" if scope["method"] in _WRITES else "normal")
             exchange.resources.shield.charge(scope)
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)  # a plain function: what it hands on is one coroutine less to make and to wake
 
     def _check(self, scope: Scope, head: Head) -> None:
         if len(scope.get("raw_path", b"")) + len(scope["query_string"]) > self._settings.uri_bytes:
