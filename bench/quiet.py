@@ -10,6 +10,7 @@ from typing import Any
 from prometheus_client import Counter, Gauge, Histogram
 
 from service.cli import app
+from service.foundation.metrics import LoopCounter, LoopHistogram
 
 
 def _nothing(*_arguments: Any, **_named: Any) -> None:
@@ -17,7 +18,8 @@ def _nothing(*_arguments: Any, **_named: Any) -> None:
 
 
 if __name__ == "__main__":
-    for kind, verbs in ((Counter, ("inc",)), (Gauge, ("inc", "dec", "set")), (Histogram, ("observe",))):
+    counters, histograms = (Counter, LoopCounter), (Histogram, LoopHistogram)
+    for kind, verbs in (*((c, ("inc",)) for c in counters), (Gauge, ("inc", "dec", "set")), *((h, ("observe",)) for h in histograms)):
         for verb in verbs:
             setattr(kind, verb, _nothing)
     app(prog_name="plumbline")

@@ -15,7 +15,7 @@ registry: Final = REGISTRY
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a third more series, and nobody asks when a counter was made
 
 
-class _LoopCounter(Counter):
+class LoopCounter(Counter):
     """For what only the event loop counts: no lock, an eighth of the cost. tests/unit/test_metrics.py holds it to the library's own."""
 
     def inc(self, amount: float = 1, exemplar: dict[str, str] | None = None) -> None:
@@ -25,7 +25,7 @@ class _LoopCounter(Counter):
         self._value._value += amount  # noqa: SLF001 - the number without its lock
 
 
-class _LoopHistogram(Histogram):
+class LoopHistogram(Histogram):
     """The same for durations; one with an exemplar goes the library's way."""
 
     def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
@@ -41,8 +41,8 @@ _LATENCY_S: Final = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.3, 0.6, 1.2, 2
 _ASYNC_S: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0)
 
 # HTTP, by route template ("unmatched" for paths that are none of ours).
-http_requests = _LoopCounter("orders_http_requests_total", "Requests answered.", ["route", "method", "status"])
-http_duration = _LoopHistogram("orders_http_request_duration_seconds", "Time to the last byte.", ["route", "method"], buckets=_LATENCY_S)
+http_requests = LoopCounter("orders_http_requests_total", "Requests answered.", ["route", "method", "status"])
+http_duration = LoopHistogram("orders_http_request_duration_seconds", "Time to the last byte.", ["route", "method"], buckets=_LATENCY_S)
 http_in_flight = Gauge("orders_http_in_flight", "Requests being worked on.")
 # Should stay 0: input that passed validation and was refused by the database driver.
 validation_gap = Counter("orders_validation_gap_total", "Input that only the database refused.")
@@ -65,7 +65,7 @@ breaker_state = Gauge("orders_breaker_state", "0 closed, 1 half-open, 2 open.", 
 redis_errors = Counter("orders_redis_errors_total", "Redis calls that failed.")
 
 # Cache by entity: hit, stale (served, being refreshed), miss, negative, bypass (Redis away).
-cache_requests = _LoopCounter("orders_cache_requests_total", "Cache reads by outcome.", ["entity", "outcome"])
+cache_requests = LoopCounter("orders_cache_requests_total", "Cache reads by outcome.", ["entity", "outcome"])
 cache_loads = Counter("orders_cache_loads_total", "Loads from PostgreSQL for the cache.", ["entity"])
 cache_joined = Counter("orders_cache_load_waits_total", "Reads that waited for a load another one had begun.", ["entity"])
 for _entity in ("order", "product"):
@@ -73,7 +73,7 @@ for _entity in ("order", "product"):
 cache_invalidations_failed = Counter("orders_cache_invalidations_failed_total", "Writers' invalidations Redis missed; the event repairs them.")
 
 # Rate limit: allowed or denied, by where it was decided (shared, degraded, address).
-limit_decisions = _LoopCounter("orders_limit_decisions_total", "Charges by outcome.", ["outcome", "where"])
+limit_decisions = LoopCounter("orders_limit_decisions_total", "Charges by outcome.", ["outcome", "where"])
 # Admission: slots of this process, and what was shed by lane.
 admission_limit = Gauge("orders_admission_limit", "Requests worked on at once, at most.")
 admission_in_flight = Gauge("orders_admission_in_flight", "Requests holding a slot.")
