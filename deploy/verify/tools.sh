@@ -34,7 +34,7 @@ go_tools=(
 
 # uv where `make setup` put it: it fetches in parallel. Where it cannot reach the index as pip does, pip.
 install_packages() { # environment, requirements
-    if [ -x .venv/bin/uv ] && .venv/bin/uv pip install --quiet --python "$1/bin/python" --require-hashes -r "$2"; then return; fi
+    if [ -x .venv/bin/uv ] && .venv/bin/uv pip install --quiet --python "$1/bin/python" --require-hashes -r "$2" 2>/dev/null; then return; fi
     "$1/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r "$2" || die "pip could not install $2: is a package index reachable?"
 }
 
