@@ -383,6 +383,7 @@ RUNTIME: Final = (
         "The interpreter",
         [
             Panel("event-loop lag, p99", "s", "How late the loop woke a sleeper.", ((quantile(0.99, "orders_event_loop_lag_seconds", "job, instance"), "{{job}} {{instance}}"),), "OrdersEventLoopLag", 0.1),
+            Panel("event-loop tasks", "none", "Not done yet; a line that only rises is a leak.", (("orders_event_loop_tasks", "{{job}} {{instance}}"),)),
             Panel("time in the collector", "percentunit", "Share of each second, by generation.", ((f"sum by (generation) (rate(orders_gc_pause_seconds_sum{R}))", "gen {{generation}}"),)),
             Panel("telemetry lost", "ops", "Spans and lines; requests are not affected.",
                   ((f"sum by (job, reason) (rate(orders_spans_dropped_total{R}))", "spans {{job}} {{reason}}"), (f"sum by (job) (rate(orders_log_dropped_total{R}))", "lines {{job}}")), "OrdersTelemetryDropped"),
