@@ -17,6 +17,7 @@ from service.foundation.db import Database
 from service.settings import Settings
 from tests.integration.facts import Facts
 from tests.integration.letters import Moved, make_record, parked, poison, record_of
+from tests.integration.waiting import until
 from workers.dead_letters import park_outbox_row, set_aside
 from workers.envelope import Poison
 from workers.handling import Context, Handling
@@ -174,6 +175,34 @@ async def test_the_command_replays_what_matches_and_says_so(db: Database, facts:
     assert (gone.returncode, "discarded: 1" in gone.stdout) == (0, True), gone.stdout
     wrong = await asyncio.to_thread(plumbline, "dlq", "replay", "not-an-id")
     assert (wrong.returncode, "plumbline dlq list" in wrong.stderr) == (2, True), wrong.stderr
+
+
+async def test_a_replay_killed_halfway_is_finished_by_the_next_one(login: Any, db: Database, facts: Facts) -> None:
+    group, buyer = "notifications", login(f"c-{uuid4().hex[:8]}")
+    await facts.run("UPDATE dead_letter SET status = 'discarded' WHERE consumer = $1", group)
+    orders = [(await buyer.place()).json()["id"] for _ in range(8)]
+    events = await facts.rows("DELETE FROM outbox WHERE aggregate_id = ANY ($1) RETURNING *", orders)
+    letters = [await parked(db, group, record_of(event)) for event in events]
+
+    async def published() -> list[int]:
+        rows = await facts.rows("SELECT event_id FROM outbox WHERE event_id = ANY ($1)", [event["event_id"] for event in events])
+        return [sum(row["event_id"] == event["event_id"] for row in rows) for event in events]
+
+    async def some() -> bool:
+        return 3 <= sum(await published()) < len(events)
+
+    slowly = [sys.executable, "-m", "service", "dlq", "replay", "--consumer", group, "--rate", "2"]
+    process = subprocess.Popen(slowly, env=dict(os.environ), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: ASYNC220 - killed below
+    await until(some, "it is halfway")
+    process.kill()
+    process.wait()
+    statuses = [(await letter(facts, letter_id))["status"] for letter_id in letters]
+    assert sorted(statuses) == sorted(["replayed" if times else "open" for times in await published()]), "a letter and its event, both or none"
+    assert "open" in statuses
+    done = await asyncio.to_thread(plumbline, "dlq", "replay", "--consumer", group)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert await published() == [1] * len(events)
+    assert {(await letter(facts, letter_id))["status"] for letter_id in letters} == {"replayed"}
 
 
 # -- records that would hold up a partition for ever
