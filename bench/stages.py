@@ -15,7 +15,7 @@ import sys
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -274,9 +274,9 @@ def main() -> int:
     try:
         with running_rig() as rig:
             os.environ |= rig.environment | {"OPS_PORT": "0", "BENCH_FRAMES": json.dumps(_first_frames(rig)), "APP_TELEMETRY_LOG_LEVEL": "info"}
-            quiet, sys.stdout = sys.stdout, Path(os.devnull).open("w")  # noqa: SIM115 - log lines are made, and go nowhere
-            tables = uvloop.run(measure())
-            sys.stdout = quiet
+            with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # log lines are made, and go nowhere
+                tables = uvloop.run(measure())
+                log.drain()
     except (BenchError, StackError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 from bench.database.findings import Bars, Chapter, Finding, Shown, Table, ratio
@@ -75,7 +76,7 @@ async def run(lab: Lab) -> Finding:
             for _ in range(10):
                 await way()
 
-        taken = await lab.interleave({name: (lambda way=way: ten(way)) for name, (way, _) in arms.items()})
+        taken = await lab.interleave({name: partial(ten, way) for name, (way, _) in arms.items()})
     found.witness = [Table(("way", "statements", "rows that travel", "buffers"), rows)]
     found.ratios = [ratio(f"time of a page, {name} ÷ JSON", taken[name], taken["JSON"]) for name in ("N + 1", "two", "join")]
     found.bars = [

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from bench.database.findings import Chapter, Finding, Lines, Shown, Table, ratio
@@ -177,8 +178,7 @@ async def _drop_against_delete(lab: Lab, name: str) -> tuple[Table, dict[str, li
                 await connection.execute("DROP TABLE sent_day")
             return took
 
-        ways: dict[str, Callable[[], Awaitable[object]]] = {way: (lambda way=way: throw(way)) for way in statements}  # type: ignore[misc]
-        taken = await lab.interleave(ways, rounds=4)
+        taken = await lab.interleave({way: partial(throw, way) for way in statements}, rounds=4)
     rows = [("DROP of the partition", 1, 0, written["drop"][-1]), ("DELETE by time", 1, _DAY, written["delete"][-1])]
     return Table((f"a day of {_DAY:,} sent events", "statements", "dead rows left for vacuum", "log written, bytes"), rows), taken
 

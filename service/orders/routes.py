@@ -22,9 +22,8 @@ from service.products.reading import cached_products
 from service.web.call import Call, canonical_id, parse_id
 from service.web.etags import PRIVATE_JSON, entry_response, etag, version_of
 from service.web.exchange import Reply
-from service.web.head import head_lines
 from service.web.idempotency import answer_response
-from service.web.paging import cut_page, decode_uuid_cursor, encode_cursor, link_next
+from service.web.paging import cut_page, decode_uuid_cursor, encode_cursor, page_lines
 from service.web.route import GatedRoute, policy
 
 router = APIRouter(prefix="/v1", tags=["orders"], route_class=GatedRoute)
@@ -89,11 +88,8 @@ async def list_(call: Call, query: Annotated[schemas.OrderListQuery, Query()]) -
         rows = await operations.list_orders(connection, operations.OrderFilter(owner, query.status), before=before, limit=query.limit + 1)
     page, more = cut_page(rows, query.limit)
     cursor = encode_cursor("order", str(page[-1]["id"])) if more else None
-    lines = PRIVATE_JSON
-    if cursor is not None:
-        lines += head_lines([(b"link", link_next("/v1/orders", query.model_dump(), cursor).encode())])
     items = [schemas.present_order(row, row["lines"]) for row in page]
-    return Reply(schemas.encode({"items": items, "next_cursor": cursor}), lines)
+    return Reply(schemas.encode({"items": items, "next_cursor": cursor}), page_lines("/v1/orders", query.model_dump(), cursor))
 
 
 @router.get("/orders/{order_id}/timeline", response_model=schemas.Timeline)

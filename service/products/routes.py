@@ -16,14 +16,15 @@ from service.foundation.db import retry_contention
 from service.products import operations, schemas
 from service.products.reading import read_product
 from service.web.call import Call
-from service.web.etags import entry_response, etag, version_of
+from service.web.etags import PRIVATE_JSON, entry_response, etag, version_of
+from service.web.exchange import Reply
+from service.web.head import head_lines
 from service.web.idempotency import answer_response
-from service.web.paging import cut_page, decode_cursor, encode_cursor, link_next
+from service.web.paging import cut_page, decode_cursor, encode_cursor, page_lines
 from service.web.route import GatedRoute, policy
 
 router = APIRouter(prefix="/v1", tags=["products"], route_class=GatedRoute)
 
-_PRIVATE = {"content-type": "application/json", "cache-control": "private, no-cache", "vary": "Authorization"}
 _AVAILABILITY_MS = 1_000
 
 
@@ -40,10 +41,8 @@ async def list_(call: Call, query: Annotated[schemas.ProductListQuery, Query()])
         rows = await operations.list_products(connection, after=after, limit=query.limit + 1)
     page, more = cut_page(rows, query.limit)
     cursor = encode_cursor("product", page[-1]["sku"]) if more else None
-    headers = dict(_PRIVATE)
-    if cursor is not None:
-        headers["link"] = link_next("/v1/products", query.model_dump(), cursor)
-    return Response(orjson.dumps({"items": [schemas.present_product(row) for row in page], "next_cursor": cursor}), headers=headers)
+    items = [schemas.present_product(row) for row in page]
+    return Reply(orjson.dumps({"items": items, "next_cursor": cursor}), page_lines("/v1/products", query.model_dump(), cursor))
 
 
 @router.get("/products/{sku}", response_model=schemas.ProductOut, responses={304: {"description": "Not modified"}})
@@ -67,7 +66,7 @@ async def availability(call: Call, sku: str) -> Response:
         return orjson.dumps({"sku": sku, "available": available})
 
     body = await call.cache.short_lived(f"availability:{sku}", _AVAILABILITY_MS, load, use_redis=call.peeks is not None)
-    return Response(body, headers=_PRIVATE)
+    return Reply(body, PRIVATE_JSON)
 
 
 @router.patch("/products/{sku}", response_model=schemas.ProductOut)
@@ -84,7 +83,7 @@ async def change(call: Call, sku: str, body: schemas.ProductPatch) -> Response:
                 raise PreconditionFailed(headers={"etag": etag(current, schemas.REPRESENTATION)}) from error
         await call.cache.invalidate_after_commit("product", sku, row["version"])
         tag = etag(row["version"], schemas.REPRESENTATION)
-        return Response(orjson.dumps(schemas.present_product(row)), headers=_PRIVATE | {"etag": tag})
+        return Reply(orjson.dumps(schemas.present_product(row)), PRIVATE_JSON + head_lines([(b"etag", tag.encode())]))
 
     return await retry_contention(attempt)
 

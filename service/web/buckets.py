@@ -73,8 +73,7 @@ class LocalBuckets:
     def take(self, key: str, cost: int, policy: Policy, *, now_s: float) -> float:
         """Charge one policy; 0 if it was allowed, else the seconds to wait. The form every request pays for."""
         name, window_s = (key, policy.name), policy.window_s
-        tat = self._tats.get(name, now_s)
-        tat = max(tat, now_s)
+        tat = max(self._tats.get(name, now_s), now_s)
         charged = min(tat, now_s + window_s) + window_s * cost / policy.quota
         wait_s = charged - now_s - window_s
         if wait_s > 1e-9:

@@ -13,6 +13,8 @@ from urllib.parse import urlencode
 from uuid import UUID
 
 from service.errors import InvalidCursor
+from service.web.etags import PRIVATE_JSON
+from service.web.head import head_lines
 
 T = TypeVar("T")
 
@@ -50,6 +52,11 @@ def decode_uuid_cursor(kind: str, cursor: str | None) -> UUID | None:
 def cut_page(rows: Sequence[T], limit: int) -> tuple[Sequence[T], bool]:
     """(the page, is there more), given `limit + 1` rows were asked for."""
     return rows[:limit], len(rows) > limit
+
+
+def page_lines(path: str, query: dict[str, Any], cursor: str | None) -> bytes:
+    """Head lines of one caller's page; `Link` names the next one if there is one."""
+    return PRIVATE_JSON if cursor is None else PRIVATE_JSON + head_lines([(b"link", link_next(path, query, cursor).encode())])
 
 
 def link_next(path: str, query: dict[str, Any], cursor: str) -> str:
