@@ -81,7 +81,7 @@ class RedisSettings(Group):
     url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:8101/0"), validation_alias="REDIS_URL", description="buckets and cached copies; nothing whose loss matters"
     )
-    timeout_ms: int = Field(50, ge=1, description="connect, read and pool wait")
+    timeout_ms: int = Field(50, ge=1, description="connect, read and pool wait; workers take at least a second")
     pool_size: int = Field(32, ge=1, description="connections a process")
     auth: Literal["password", "iam"] = Field("password", description="iam: ElastiCache tokens by EKS Pod Identity, no password in REDIS_URL")
     iam_user: str = Field("", description="cache user of the tokens")

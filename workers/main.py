@@ -15,7 +15,7 @@ from service.foundation.db import Database
 from service.foundation.lifecycle import Lifecycle
 from service.foundation.redis import RedisAway, RedisClient
 from service.payments import HttpProvider
-from service.settings import Settings
+from service.settings import RedisSettings, Settings
 from service.web.health import OpsApp, serve_ops
 from workers.consumer import Consumer
 from workers.gate import DeadLetterBreaker
@@ -33,15 +33,16 @@ GROUPS: Final[Mapping[str, Mapping[str, Handler]]] = {
     "timeline": timeline.HANDLERS,
     "cache": cache.HANDLERS,
 }
-# Workers wait for a connection rather than shed: nobody stands at a counter.
+# Workers wait for a connection, and for Redis, rather than shed: nobody stands at a counter.
 _QUEUE_TIMEOUT_MS: Final = 5_000
+_REDIS_TIMEOUT_MS: Final = 1_000
 _REPORT_S: Final = 2.0
 
 
 async def run_workers(settings: Settings, names: Sequence[str]) -> None:
     """Run these groups until a signal; each has its stream consumer and its retry consumer."""
     lifecycle, db = await _begin(settings, "orders-worker")
-    redis, provider = RedisClient(settings.redis), HttpProvider(settings.payments)
+    redis, provider = RedisClient(patient(settings.redis)), HttpProvider(settings.payments)
     sink = open_sink(settings.worker.notify_url, settings.app.home)
     mover = Mover(settings.kafka, client_id="plumbline-mover")
     consumers = []
@@ -56,6 +57,11 @@ async def run_workers(settings: Settings, names: Sequence[str]) -> None:
     await _until_stopped(settings, lifecycle, [*(consumer.run for consumer in consumers), reporter.run])
     for close in (mover.close, sink.close, provider.close, redis.close, db.close):
         await close()
+
+
+def patient(redis: RedisSettings) -> RedisSettings:
+    """An answer goes on without Redis after milliseconds; an invalidation given up so soon comes again and again while Redis is slow."""
+    return redis.model_copy(update={"timeout_ms": max(redis.timeout_ms, _REDIS_TIMEOUT_MS)})
 
 
 class Reporter:

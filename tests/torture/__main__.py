@@ -14,6 +14,7 @@ import uvloop
 
 from service.dev.children import StackError
 from service.dev.state import ROOT
+from tests.torture import soak
 from tests.torture.run import Asked, Outcome, run
 
 
@@ -40,6 +41,8 @@ def main() -> int:
         print(f"torture: {error}", file=sys.stderr)
         return 2
     report(outcome)
+    if asked.calm and asked.seconds >= soak.KEPT_FROM_S:
+        soak.keep(outcome.figures | {"verdict": outcome.reason})
     print(f"artefacts  {folder}\ntimeline   {folder / 'timeline.html'}")
     print(f"replay     make torture SEED={seed} SECONDS={asked.seconds:g} KAFKA={asked.kafka}")
     return outcome.code
@@ -55,8 +58,10 @@ def report(outcome: Outcome) -> None:
     print(f"latency    p50/p99 {f['calm_p50_ms']:g}/{f['calm_p99_ms']:g} ms in calm, {f['hurt_p50_ms']:g}/{f['hurt_p99_ms']:g} ms in a fault")
     print(f"machine    {f['slowness']:.1f} times slower than a quiet one")
     print(f"afterwards first success {f['first_ok_s']:.1f} s, ready {f['ready_s']:.1f} s, drained {f['drained_s']:.1f} s after the last heal")
-    for name, (before, after) in f["growth"].items():
-        print(f"growth     {name.replace('_', ' ')}: {before:,.0f} in the second quarter, {after:,.0f} in the last")
+    for name, g in f["growth"].items():
+        print(
+            f"growth     {name.replace('_', ' ')}: {g['second']:,.0f} in the second quarter, {g['last']:,.0f} in the last, {g['slope']:+.2f} a minute"
+        )
     print({0: "HELD", 1: "VIOLATED", 2: "INCONCLUSIVE"}[outcome.code] + f"      {outcome.reason}")
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from service.dev.state import ROOT
 from tests.faults import matrix_page
+from tests.torture import soak
 from tests.torture.faults import kinds_for
 from tests.torture.found import FOUND
 
@@ -37,7 +38,13 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def _torture() -> str:
     text = Path(__file__).with_name("torture.template.md").read_text(encoding="utf-8")
-    for name, part in {"verdicts": _verdicts(), "mutants": _mutants(), "kinds": str(len(kinds_for("memory"))), "bugs": _bugs()}.items():
+    for name, part in {
+        "verdicts": _verdicts(),
+        "mutants": _mutants(),
+        "kinds": str(len(kinds_for("memory"))),
+        "bugs": _bugs(),
+        "soak": _soak(),
+    }.items():
         text = text.replace(f"{{{name}}}", part)
     return text
 
@@ -82,6 +89,18 @@ def _mutants() -> str:
         for f in measured("mutants")
     ]
     return table(("bug", "what is wrong", "killed by", "as"), rows) if rows else "None kept yet."
+
+
+def _soak() -> str:
+    for run in soak.read():
+        rows = [
+            (bound.what, f"{g['second']:,.0f}", f"{g['last']:,.0f}", f"{g['most']:,.0f}", f"{g['slope']:+.2f}")
+            for bound in soak.BOUNDS
+            if (g := run["growth"][bound.name])
+        ]
+        head = f"{run['seconds']:g} s, {run['operations']:,} calls, {run['orders']:,} orders, p50 {run['calm_p50_ms']:g} ms, p99 {run['calm_p99_ms']:g} ms; the machine {run['slowness']:.1f} × slower than a quiet one (commit {run['commit']}): {run['verdict']}."  # noqa: E501
+        return head + "\n\n" + table(("of", "second quarter", "last quarter", "allowed", "slope a minute"), rows)
+    return "None kept yet."
 
 
 def _bugs() -> str:

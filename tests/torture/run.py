@@ -30,7 +30,8 @@ from tests.torture.faults import kinds_for
 from tests.torture.load import Crowd, answers_now, people
 from tests.torture.nemesis import Nemesis, Step, plan
 from tests.torture.rig import POLICIES, BrokerName, Rig, running_rig
-from tests.torture.watch import Watch, growth, resources
+from tests.torture.soak import grown, growth
+from tests.torture.watch import Watch, resources
 
 WARM_S: Final = 6.0
 CALM_S: Final = 4.0  # customers go on for so long after the first success
@@ -190,7 +191,7 @@ def _judge(asked: Asked, evidence: Evidence, nemesis: Nemesis, watch: Watch, out
     outcome.lines = list(render(evidence, outcome.verdicts))
     outcome.figures = figures(asked, evidence, nemesis) | {
         "slowness": round(sum(watch.slow) / max(1, len(watch.slow)), 2),
-        "growth": {name: growth(watch.samples, name) for name in ("memory_mib", "sessions", "dead_tuples")},
+        "growth": growth(watch.samples),
     }
     outcome.code, outcome.reason = exit_code(evidence, outcome.verdicts, asked.require)
     broken = {name for name, verdict in outcome.verdicts.items() if verdict.violations}
@@ -198,6 +199,8 @@ def _judge(asked: Asked, evidence: Evidence, nemesis: Nemesis, watch: Watch, out
         outcome.code = 2
         times, names = outcome.figures["slowness"], ", ".join(sorted(broken))
         outcome.reason = f"INCONCLUSIVE: the machine was {times:.1f} times slower than a quiet one, too busy for {names}"
+    if asked.calm and outcome.code == 0 and (more := grown(outcome.figures["growth"])):
+        outcome.code, outcome.reason = 1, f"GROWN: {'; '.join(more)}"
     if outcome.code == 0 and (weak := _weaknesses(asked, evidence, nemesis, outcome.figures)):
         outcome.code, outcome.reason = 2, f"INCONCLUSIVE: {'; '.join(weak)}"
     (asked.folder / "evidence.json").write_text(json.dumps(evidence.to_json(), default=str))

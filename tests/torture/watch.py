@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +17,7 @@ from tests.faults.checker.evidence import Fault
 from tests.torture.rig import POOL, Rig, memory_mib
 
 _EVERY_S = 0.5
+_SERIES_EVERY_S = 10.0
 _WORK_S = 0.004
 _FAILED = "orders_cache_invalidations_failed_total "
 _SESSIONS = "SELECT application_name, count(*) FROM pg_stat_activity WHERE application_name LIKE 'orders-%' GROUP BY 1"
@@ -46,6 +46,7 @@ class Watch:
     unheard: list[Fault] = field(default_factory=list)
     slow: list[float] = field(default_factory=list)
     _failed: dict[str, tuple[float, float]] = field(default_factory=dict)
+    _counted_at: float = 0.0
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -62,6 +63,9 @@ class Watch:
                     connection.terminate()
                 connection = None
             sample["memory_mib"] = sum(memory_mib(p["pid"]) for p in read_stack(self.rig.home)["processes"] if p["ops_url"])
+            if time.monotonic() > self._counted_at + _SERIES_EVERY_S:
+                self._counted_at = time.monotonic()
+                sample["series"] = float(sum([await _series(self.rig, p["ops_url"]) for p in read_stack(self.rig.home)["processes"] if p["ops_url"]]))
             self.samples.append(sample)
             self.slow.append(slowness())
             await self._invalidations()
@@ -76,14 +80,6 @@ class Watch:
                 if failed > before:
                     self.unheard.append(Fault("invalidation not taken", "redis", before_at, time.time()))
                 self._failed[str(process["pid"])] = (time.time(), max(failed, before))
-
-
-def growth(samples: Sequence[Mapping[str, float]], name: str) -> tuple[float, float]:
-    """Means over the second and over the last quarter of a run: what has settled must not grow any more."""
-    values = [sample[name] for sample in samples if name in sample]
-    quarter = max(1, len(values) // 4)
-    second, last = values[quarter : 2 * quarter] or values, values[-quarter:] or [0.0]
-    return sum(second) / max(1, len(second)), sum(last) / len(last)
 
 
 async def resources(rig: Rig, phase: str) -> list[dict[str, Any]]:
@@ -118,6 +114,15 @@ def _sessions(application: str, count: int, phase: str, processes: list[dict[str
         "tasks": 0,
         "sockets": max(count, allowed) if phase == "warm" else count,
     }
+
+
+async def _series(rig: Rig, ops_url: str) -> int:
+    """How many series a process shows: labels with values that never end would fill a Prometheus."""
+    try:
+        page = (await rig.http.get(f"{ops_url}/metrics", timeout=2)).text
+    except httpx.HTTPError:
+        return 0
+    return sum(not line.startswith("#") for line in page.splitlines())
 
 
 async def _tasks(rig: Rig, ops_url: str) -> int:
