@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
@@ -83,7 +82,7 @@ _PARTITIONS: Final = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inh
 
 
 class Reaper:
-    """One turn a second; each turn does a bounded amount of work."""
+    """One turn a second; each turn does a bounded amount of work, and a backlog is worked off at half of the time."""
 
     def __init__(self, settings: Settings, db: Database, lifecycle: Lifecycle) -> None:
         self._settings = settings
@@ -107,19 +106,29 @@ class Reaper:
     async def run_once(self) -> int:
         """One turn; answers the number of orders expired."""
         expired = await self.expire_orders()
-        worker = self._settings.worker
-        steps: tuple[Callable[[Connection], Awaitable[str]], ...] = (
-            lambda c: c.execute(_OLD_KEYS, _DELETE_BATCH),
-            lambda c: c.execute(_OLD_INBOX, _DELETE_BATCH, timedelta(days=worker.inbox_retention_d)),
-            lambda c: c.execute(_OLD_LETTERS, _DELETE_BATCH, timedelta(days=worker.dead_letter_retention_d)),
-            lambda c: c.execute(_OLD_SENT, _DELETE_BATCH, timedelta(days=worker.outbox_sent_retention_d)),
-        )
-        for step in steps:
-            async with self._db.connection() as connection:
-                await step(connection)
+        await self.purge()
         await self.measure()
         await self.turn_partitions(datetime.now(UTC).date())
         return expired
+
+    async def purge(self) -> None:
+        """Remove what has served its time: from each table in turn, until all gave less than a batch or the turn has lasted its second."""
+        worker, until = self._settings.worker, time.monotonic() + _TURN_S
+        waiting: list[tuple[str, *tuple[timedelta, ...]]] = [
+            (_OLD_KEYS,),
+            (_OLD_INBOX, timedelta(days=worker.inbox_retention_d)),
+            (_OLD_LETTERS, timedelta(days=worker.dead_letter_retention_d)),
+            (_OLD_SENT, timedelta(days=worker.outbox_sent_retention_d)),
+        ]
+        while waiting:
+            waiting = [step for step in waiting if await self._delete(*step) == _DELETE_BATCH]
+            if time.monotonic() > until:
+                break
+
+    async def _delete(self, sql: str, *retention: object) -> int:
+        """One batch; answers its rows."""
+        async with self._db.connection() as connection:
+            return int((await connection.execute(sql, _DELETE_BATCH, *retention)).split()[1])
 
     async def measure(self) -> None:
         """What waits for a person, and how long unfinished orders have stood still."""

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+import workers.reaper
 from service.foundation.db import Database
 from service.foundation.lifecycle import Lifecycle
 from service.settings import Settings
@@ -163,6 +164,43 @@ async def test_inbox_and_resolved_letters_go_after_their_retention(reaper: Reape
         "open ones wait for a person"
     )
     await facts.run("DELETE FROM dead_letter WHERE consumer = 'reaped'")
+
+
+BACKLOG = 2_500
+
+
+async def backlog(facts: Facts) -> None:
+    """More than one batch, past its time, in two tables."""
+    await facts.run("INSERT INTO inbox SELECT 'backlog', gen_random_uuid(), now() - interval '1 year' FROM generate_series(1, $1::int)", BACKLOG)
+    await facts.run(
+        "INSERT INTO idempotency_key (principal, key, fingerprint, status, headers, body, expires_at)"
+        " SELECT 'backlog', gen_random_uuid()::text, 'x', 201, '{}', 'x', now() - interval '1 day' FROM generate_series(1, $1::int)",
+        BACKLOG,
+    )
+
+
+async def left(facts: Facts) -> tuple[int, int]:
+    counted = "SELECT count(*) FROM inbox WHERE consumer = 'backlog'", "SELECT count(*) FROM idempotency_key WHERE principal = 'backlog'"
+    return await facts.value(counted[0]), await facts.value(counted[1])
+
+
+async def test_a_full_batch_leads_to_another_at_once(reaper: Reaper, facts: Facts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch a turn would be 1,000 rows a second: five inbox rows an order, so less than 200 orders a second."""
+    monkeypatch.setattr(workers.reaper, "_TURN_S", 600.0)
+    await backlog(facts)
+    await reaper.run_once()
+    assert await left(facts) == (0, 0)
+
+
+async def test_a_backlog_does_not_keep_a_turn_from_ending(reaper: Reaper, facts: Facts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Orders must expire and metrics be told beside it: when the turn's time is over, each table has had its batch, no more."""
+    monkeypatch.setattr(workers.reaper, "_TURN_S", 0.0)
+    await backlog(facts)
+    await reaper.run_once()
+    assert await left(facts) == (BACKLOG - 1_000, BACKLOG - 1_000)
+    await reaper.run_once()
+    await reaper.run_once()
+    assert await left(facts) == (0, 0)
 
 
 async def test_partitions_are_made_ahead_and_dropped_after_retention(reaper: Reaper, facts: Facts) -> None:
