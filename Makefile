@@ -68,7 +68,7 @@ profile: $(VENV)/.dev ## flame graphs of the API and of a worker under load
 
 .PHONY: load test-load
 test-load: $(VENV)/.dev ## load tests' own tests: generator, verdicts, planted defects, sharing behind haproxy
-	$(RUN) tests/load
+	$(RUN) tests/load tests/stories/test_a_load_run_ends_in_a_verdict.py
 load: $(VENV)/.dev ## a load run of half a minute on a stack of its own; ends in a verdict (≤ 60 s)
 	@exec $(BIN)/plumbline load smoke $(ARGS)
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from loadtests.plan import SCENARIOS
+from service.dev.roster import BrokerKind
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__)
 
@@ -24,7 +25,7 @@ _Tokens = Annotated[Path | None, typer.Option(help="Tokens, one a line: `plumbli
 _Own = Annotated[bool, typer.Option("--i-own", help="The other host is yours, and whoever runs it knows.")]
 _Api = Annotated[int, typer.Option(help="API processes of the stack.")]
 _Workers = Annotated[int, typer.Option(help="Worker processes a group of the stack.")]
-_Kafka = Annotated[str, typer.Option(help="auto, real or memory.")]
+_Kafka = Annotated[BrokerKind, typer.Option(help="auto: real where Java and Maven are.")]
 _Out = Annotated[Path | None, typer.Option(help="Folder for the report; default: load-results/<scenario>-<time>.")]
 _Rate = Annotated[float, typer.Option(help="Arrivals a second at the highest; 0: the scenario's own.")]
 _Seconds = Annotated[float, typer.Option(help="Length; 0: the scenario's own.")]

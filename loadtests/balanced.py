@@ -68,7 +68,10 @@ def behind_haproxy(target: Target, count: int, *, first_port: int, env: Mapping[
         balancer = spawn([binary, "-f", str(config), "-db"], log=logs / "haproxy.log")
         stack.callback(stop, balancer)
         _await(f"http://127.0.0.1:{first_port}/docs", balancer, status=200)
-        yield Balanced(Target(f"http://127.0.0.1:{first_port}", target.home, profile=f"{target.profile}, {count} behind haproxy"), servers)
+        beside = [{"name": f"balanced-{n}", "role": "api", "pid": s.process.pid, "ops_url": s.ops_url} for n, s in enumerate(servers, 1)]
+        beside.append({"name": "haproxy", "role": "haproxy", "pid": balancer.pid, "ops_url": ""})
+        profile = f"{target.profile}, {count} behind haproxy"
+        yield Balanced(Target(f"http://127.0.0.1:{first_port}", target.home, profile=profile, beside=tuple(beside)), servers)
 
 
 def configuration(servers: list[Server], port: int) -> str:

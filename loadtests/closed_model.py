@@ -22,7 +22,7 @@ def cast(mix: str, crew: Crew, *, think: bool) -> list[type[users.Actor]]:
         kind = users.KINDS[name]
         kind.weight, kind.crew = max(1, round(share)), crew
         if not think:
-            kind.wait_time = lambda self: 0  # type: ignore[method-assign,assignment]
+            kind.wait_time = lambda self: 0
         kinds.append(kind)
     return kinds
 

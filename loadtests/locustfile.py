@@ -19,18 +19,19 @@ import locust.stats
 from locust import events
 from locust.runners import MasterRunner, WorkerRunner
 
-from loadtests import closed_model, generator, verdict
+from loadtests import closed_model, generator, users, verdict
 from loadtests.customers import TokensError
 from loadtests.histogram import three_digits
 from loadtests.open_model import ArrivalRateUser
 from loadtests.recorder import Recorder
 
 # Locust keeps two digits: 1,049 ms would be shown as 1,000.
-locust.stats.bucket_response_time = three_digits
+locust.stats.bucket_response_time = three_digits  # type: ignore[assignment]
 
 total = Recorder()  # of all processes; on a worker it stays empty
 finished: list[str] = []
 code: int | None = None
+began = 0.0
 
 
 @events.init_command_line_parser.add_listener
@@ -40,6 +41,7 @@ def _options(parser: Any) -> None:
 
 @events.init.add_listener
 def _prepare(environment: Any, runner: Any, **_: Any) -> None:
+    generator.go_first()
     options = environment.parsed_options
     if options.processes:
         options.generators = max(options.generators, options.processes)
@@ -65,8 +67,8 @@ def _prepare(environment: Any, runner: Any, **_: Any) -> None:
 
 @events.test_start.add_listener
 def _begin(environment: Any, **_: Any) -> None:
-    global code  # noqa: PLW0603 - the run's one answer, asked for by `quitting`
-    code = None
+    global code, began
+    code, began = None, time.time()
     finished.clear()
     total.drain()
     total.cpu_share = 0.0
@@ -81,7 +83,7 @@ def _begin(environment: Any, **_: Any) -> None:
 
 @events.report_to_master.add_listener
 def _hand_in(data: dict[str, Any], **_: Any) -> None:
-    kinds = [ArrivalRateUser] if hasattr(ArrivalRateUser, "crew") else list(closed_model.users.KINDS.values())
+    kinds = [ArrivalRateUser] if hasattr(ArrivalRateUser, "crew") else list(users.KINDS.values())
     crew = next((kind.crew for kind in kinds if hasattr(kind, "crew")), None)
     if crew is not None:
         data["plumbline"] = crew.recorder.drain()
@@ -121,7 +123,7 @@ def _judge(environment: Any, **_: Any) -> None:
         if options.headless:
             gevent.spawn_later(0.1, environment.runner.quit)
         return
-    code = generator.conclude(total, options)
+    code = generator.conclude(total, options, since=began)
 
 
 @events.quitting.add_listener

@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from loadtests import fit, verdict
 from loadtests.plan import SCENARIOS, Plan
+from loadtests.quiet import TRIES, disturbances, undisturbed
 from loadtests.report import page, summary, terminal
 from loadtests.report.plots import Line, Plot
 from loadtests.run import Run, judge, measure
@@ -51,11 +54,15 @@ def find_capacity(
     invalid: list[str] = []
     with open_target(wanted) as target:
 
-        def holds(rate: float) -> tuple[bool, float]:
+        def step(rate: float) -> Run:
             run = measure(Plan("capacity", rate=rate, seconds=seconds, mix="buy", pool=1_000), target, folder / f"{len(runs):02d}-{rate:.0f}")
             judge(run, slo)
+            return run
+
+        def holds(rate: float) -> tuple[bool, float]:
+            run = undisturbed(partial(step, rate), tries=1 if rehearse else TRIES)
             runs.append(run)
-            invalid.extend(f"at {rate:.0f}/s {terminal.reason(check)}" for check in run.checks if check.kind == "validity" and not check.holds)
+            invalid.extend(f"at {rate:.0f}/s {terminal.reason(check)}" for check in disturbances(run))
             broken = [check for check in run.checks if check.kind == "objective" and not check.holds]
             print("  " + ("held" if not broken else f"broke: {'; '.join(terminal.reason(check) for check in broken)}"), flush=True)
             if any(check.kind == "invariant" and not check.holds for check in run.checks):
@@ -115,16 +122,22 @@ def fit_scalability(wanted: Wanted, *, seconds: float, mix: str = "buy", out: Pa
     """Closed sweep and fit; 2 when the law is refused."""
     folder = _folder("usl", out)
     points: list[tuple[float, float]] = []
-    run: Run | None = None
+    runs: list[Run] = []
     with open_target(wanted) as target:
-        for users in USERS:
+
+        def step(users: int) -> Run:
             run = measure(Plan("usl", users=users, seconds=seconds, mix=mix, model="closed", think=False), target, folder / f"{users:02d}")
+            judge(run, verdict.load_objectives())
+            return run
+
+        for users in USERS:
+            runs.append(run := undisturbed(partial(step, users)))
             points.append((users, run.recorder.requests / seconds))
             print(f"  {users:>3} users: {points[-1][1]:7.1f}/s, p99 {run.latency(0.99):g} ms", flush=True)
-    assert run is not None
-    judge(run, verdict.load_objectives())
     law = fit.fit_usl(points)
-    foreign = run.foreign_cpu or 0.0
+    noisy = [f"at {run.plan.users} users {terminal.reason(check)}" for run in runs for check in disturbances(run)]
+    if noisy and not law.refused:
+        law = replace(law, refused=noisy[0])
     best = law.best_users
     if law.refused:
         headline = f"no N* is named: {law.refused}"
@@ -134,7 +147,7 @@ def fit_scalability(wanted: Wanted, *, seconds: float, mix: str = "buy", out: Pa
         headline = f"{parameters}, R² = {law.r2:.3f}: {peak}"
     code = verdict.INVALID if law.refused else verdict.OK
     said = summary.summarise(run, profile=target.profile) | {
-        "scenario": "usl", "exit": code, "verdict": verdict.NAMES[code], "headline": headline, "points": points, "foreign_cpu": foreign,
+        "scenario": "usl", "exit": code, "verdict": verdict.NAMES[code], "headline": headline, "points": points,
         "fit": {"lambda": law.per_user, "sigma": law.sigma, "kappa": law.kappa, "r2": law.r2, "best_users": best},
     }  # fmt: skip
     fitted = [Line("fitted", [(n, law.throughput(n)) for n in range(1, USERS[-1] + 1)])] if law.per_user else []

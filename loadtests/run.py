@@ -97,7 +97,7 @@ def measure(plan: Plan, target: Target, out: Path, *, say: Callable[[str], None]
     try:
         with ExitStack() as stack:
             if target.home is not None:
-                watcher = stack.enter_context(Watcher(target.home, generator=[generator.pid]))
+                watcher = stack.enter_context(Watcher(target.home, generator=[generator.pid], beside=target.beside))
             cut = stack.enter_context(stall or _cut(plan, target))
             begun_at = _follow(generator, cut, plan, watcher, say)
     finally:
@@ -199,8 +199,9 @@ def _follow(generator: subprocess.Popen[str], cut: Cut, plan: Plan, watcher: Wat
     try:
         for line in generator.stdout:
             if line.startswith("began "):
-                begun_at = begun_at or float(line.split()[1])
-                cut.start()
+                if not begun_at:  # each generator process says so; the clock of the cut runs from the first
+                    begun_at = float(line.split()[1])
+                    cut.start()
             elif line.startswith("  "):
                 say(line.rstrip() + (watcher.glance() if watcher else ""))
         generator.wait()

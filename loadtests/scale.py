@@ -15,6 +15,9 @@ from typing import Final
 from loadtests import verdict
 from loadtests.balanced import behind_haproxy
 from loadtests.plan import Plan
+from loadtests.quiet import disturbances, undisturbed
+from loadtests.report import summary
+from loadtests.report.terminal import reason
 from loadtests.run import Run, judge, measure
 from loadtests.target import Target, Wanted, own_stack
 
@@ -31,10 +34,10 @@ class Step:
 
     def row(self, seconds: float) -> str:
         served, truth = self.run.recorder.dispatch.served / seconds, self.run.truth
-        mean = {role: _mean(self.run, f"cpu_{role}") for role in ("api", "postgres", "worker", "foreign")}
+        mean = {role: _mean(self.run, f"cpu_{role}") for role in ("api", "postgres", "worker")}
         broken = sum(not check.holds for check in self.run.checks if check.kind == "invariant")
         saga = f"{truth.placed_to_paid_p99_s:8.2f}" if truth and truth.paid else f"{'–':>8}"
-        mark = "  (not valid: the machine was busy)" if mean["foreign"] > 0.15 else ""
+        mark = "".join(f"  (not valid: {reason(check)})" for check in disturbances(self.run)[:1])
         return (
             f"{self.name:<34}{served:>9.1f}{self.run.latency(0.99):>9g}{saga}{mean['api']:>7.2f}{mean['postgres']:>7.2f}"
             f"{mean['worker']:>7.2f}{broken:>8}{mark}"
@@ -58,6 +61,8 @@ def show(wanted: Wanted, folder: Path, *, rate: float, seconds: float, counts: t
             steps.append(_measured(f"{count} workers a group", plan, target, folder))
     heads = f"{'offered ' + format(rate, 'g') + '/s':<34}{'served/s':>9}{'p99 ms':>9}{'paid p99':>8}{'API':>7}{'PG':>7}{'worker':>7}{'broken':>8}"
     table = "\n".join([heads, *(step.row(seconds) for step in steps)])
+    machine = summary.host()
+    table += f"\non {machine['cpu']}, {machine['cores']} cores, commit {summary.commit()}"
     print("\n" + table)
     (folder / "scale.txt").write_text(table + "\n")
     (folder / "scale.json").write_text(json.dumps([{"name": step.name, "served": step.run.recorder.dispatch.served} for step in steps]))
@@ -65,9 +70,12 @@ def show(wanted: Wanted, folder: Path, *, rate: float, seconds: float, counts: t
 
 
 def _measured(name: str, plan: Plan, target: Target, folder: Path) -> Step:
-    run = measure(plan, target, folder / name.replace(" ", "-").replace(",", ""))
-    judge(run, verdict.load_objectives())
-    return Step(name, run)
+    def step() -> Run:
+        run = measure(plan, target, folder / name.replace(" ", "-").replace(",", ""))
+        judge(run, verdict.load_objectives())
+        return run
+
+    return Step(name, undisturbed(step))
 
 
 def _mean(run: Run, name: str) -> float:

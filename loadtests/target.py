@@ -30,13 +30,14 @@ class TargetError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`home` None: a service elsewhere, of which only HTTP is seen."""
+    """`home` None: a service elsewhere, of which only HTTP is seen. `beside`: API processes that answer in place of the stack's own."""
 
     api: str
     home: Path | None = None
     tokens: Path | None = None
     i_own: bool = False
     profile: str = ""
+    beside: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def stack(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import statistics
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -143,12 +143,13 @@ def _cpu_of(pid: int) -> float:
 
 
 class Watcher:
-    """Use as a context manager around a run on a stack of `home`. `generator`: its process ids."""
+    """Use as a context manager around a run on a stack of `home`. `generator`: its process ids; `beside`: as in `Target`."""
 
-    def __init__(self, home: Path, *, generator: Iterable[int] = ()) -> None:
+    def __init__(self, home: Path, *, generator: Iterable[int] = (), beside: Sequence[Mapping[str, Any]] = ()) -> None:
         self.samples: list[Sample] = []
         self.begun_at = 0.0
-        self._home, self._stack = home, read_stack(home)
+        self._home, self._beside = home, beside
+        self._stack = self._read_stack()
         self._cpu = CpuClock(generator)
         self._last: dict[str, Scrape] = {}
         self._scanned: dict[str, float] = {}
@@ -156,6 +157,11 @@ class Watcher:
         self._took_s = _EVERY_S
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._watch()), name="watcher", daemon=True)
+
+    def _read_stack(self) -> dict[str, Any]:
+        stack = read_stack(self._home)
+        own = [process for process in stack["processes"] if process["role"] != "api" or not self._beside]
+        return {**stack, "processes": [*own, *self._beside]}
 
     def __enter__(self) -> Self:
         self.begun_at = time.monotonic()
@@ -193,7 +199,7 @@ class Watcher:
     def _look_at_cpu(self, sample: Sample) -> None:
         pids: dict[str, list[int]] = defaultdict(list)
         try:
-            self._stack = read_stack(self._home)  # a killed process has a successor
+            self._stack = self._read_stack()  # a killed process has a successor
         except Exception:  # noqa: BLE001 - being replaced at this moment
             return
         for process in self._stack["processes"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,49 +11,9 @@ import pytest
 
 from loadtests import verdict
 from service.dev.state import ROOT, read_stack
+from tests.support.load_runs import EASY, load
 
-EASY = """
-[validity]
-generator_cpu = 9.0
-slip_p99_ms = {slip}
-dropped = 1.0
-foreign_cpu = 9.0
-[run]
-achieved = 0.5
-errors = 0.5
-shed = 0.5
-[routes.default]
-p95_ms = {p95}
-p99_ms = 60000.0
-[saga]
-placed_to_paid_p99_s = 600.0
-drain_s = 600.0
-"""
-
-
-def load(home: Path, out: Path, *words: str, slip: float = 60_000, p95: float = 60_000) -> tuple[int, str, dict]:
-    out.mkdir()
-    (out / "slo.toml").write_text(EASY.format(slip=slip, p95=p95))
-    command = [sys.executable, "-m", "service", "load", "smoke", "--home", str(home), "--rate", "10", "--seconds", "4", "--out", str(out)]
-    done = subprocess.run([*command, "--objectives", str(out / "slo.toml"), *words], cwd=ROOT, capture_output=True, text=True, check=False)
-    said = json.loads((out / "summary.json").read_text()) if (out / "summary.json").exists() else {}
-    return done.returncode, done.stdout + done.stderr, said
-
-
-def test_all_is_well_is_0_and_everything_is_reported(stack_home: Path, tmp_path: Path) -> None:
-    code, text, said = load(stack_home, tmp_path / "run")
-    assert code == 0, text
-    assert "verdict: OK (exit 0)" in text
-    assert "offered" in text, "progress while it runs"
-    asked = {check["name"] for check in said["checks"] if check["kind"] == "invariant"}
-    assert {"I2", "G1", "G2", "W1", "W2", "G6", "ended", "dead letters"} <= asked
-    assert said["truth"]["placed"] == said["truth"]["paid"] == said["routes"].get("POST /v1/orders", {"requests": 0})["requests"]
-    assert said["dispatch"]["offered"] == 40
-    assert said["host"]["cores"] >= 1
-    assert said["commit"] != "unknown"
-    page = (tmp_path / "run" / "report.html").read_text()
-    assert page.count("<svg") >= 8
-    assert "http" not in page.replace("http://www.w3.org/2000/svg", ""), "self-contained: it asks nobody for anything"
+pytestmark = pytest.mark.slow  # a stack of its own; what a push runs of it is tests/stories/test_a_load_run_ends_in_a_verdict.py
 
 
 def test_a_missed_objective_is_1(stack_home: Path, tmp_path: Path) -> None:
