@@ -26,6 +26,9 @@ events_app = typer.Typer(no_args_is_help=True, help="The event contract.")
 _SERVERS = "Servers"
 _TOOLS = "Tools"
 _STACK = "The embedded stack"
+# Where libraries find these they load them, 200 modules: rich to colour tracebacks (structlog, httpx), metrics redis-py would
+# report, models of pydantic 1 that FastAPI would know. No process of ours uses them.
+_NOT_LOADED = ("rich", "opentelemetry.sdk.metrics", "pydantic.v1")
 _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}  # to a command line of their own
 
 
@@ -33,8 +36,8 @@ def _settings(process: str) -> Settings:
     """Settings, logging and tracing for this process; exit 2 with a sentence if they contradict each other."""
     # What is imported stays: collecting in between is a fifth of the time it takes. `_run` turns the collector on again.
     gc.disable()
-    # Where structlog and httpx find rich, they load it and its 75 modules for tracebacks in colour: no server writes one.
-    sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # the documented way to have no module of a name
+    for name in _NOT_LOADED:
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # the documented way to have no module of a name
     from service import __version__
     from service.foundation import log, pulse, tracing
     from service.settings import SettingsError, load_settings
@@ -183,13 +186,13 @@ def worker(
     every: Annotated[bool, typer.Option("--all", help="All groups in one process.")] = False,
 ) -> None:
     """Run consumer groups: inventory, payments, notifications, timeline, cache."""
+    settings = _settings("orders-worker")
     from workers.main import GROUPS, run_workers
 
     names = list(GROUPS) if every else list(group or [])
     unknown = sorted(set(names) - set(GROUPS))
     if not names or unknown:
         _fail(f"name --all or --group with one of {', '.join(GROUPS)}" + (f", not {', '.join(unknown)}" if unknown else ""))
-    settings = _settings("orders-worker")
     _run(run_workers(settings, names), stays=True)
 
 
@@ -384,12 +387,12 @@ def republish(
     rate: Annotated[float, typer.Option(min=1, help="At most so many events a second.")] = 2_000.0,
 ) -> None:
     """Put events Kafka lost back into the outbox."""
+    if bool(since) == unfinished:
+        _fail("say either --since TIME or --unfinished")
     settings = _settings("republish")
     from service.admin.by_hand import republish_events
     from workers.main import GROUPS
 
-    if bool(since) == unfinished:
-        _fail("say either --since TIME or --unfinished")
     # Timeline and cache keep no inbox: the one is looked up by its rows, the other is repaired by time.
     handled = {name: tuple(handlers) for name, handlers in GROUPS.items() if name not in {"timeline", "cache"}}
     raise typer.Exit(_run_once(republish_events(settings, since=since, handled=handled, rate=rate)))

@@ -25,13 +25,11 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Servers]:
     """PostgreSQL and Redis, migrated and seeded; the environment points at them for the whole session."""
-    from service.migrations import upgrade
     from tests.support.servers import running_servers
 
-    with running_servers() as found:
+    with running_servers(seeded=True) as found:
         before = dict(os.environ)
         os.environ.update(found.environment())
-        upgrade()
         yield found
         os.environ.clear()
         os.environ.update(before)
@@ -46,13 +44,11 @@ def settings(servers: Servers) -> Settings:
 
 @pytest_asyncio.fixture(scope="session")
 async def db(settings: Settings) -> AsyncIterator[Database]:
-    """A pool of the tests' own, seeded."""
-    from service.dev.seed import seed_catalogue
+    """A pool of the tests' own."""
     from service.foundation.db import Database
 
     database = Database(settings.db, application="tests", queue_timeout_ms=5_000)
     await database.open()
-    await seed_catalogue(database)
     yield database
     await database.close()
 

@@ -20,7 +20,7 @@ def load_tests() -> Callable[[list[str]], None]:
         raise SystemExit(_complain(_NO_CLONE))
     sys.path.insert(0, str(ROOT))
     if importlib.util.find_spec("locust") is None:  # looked for, not imported: it patches what it finds
-        raise SystemExit(_complain("locust is missing: `make setup` brings the tools for tests"))
+        raise SystemExit(_complain("locust is missing: `make -B setup` brings the tools for tests"))
     main: Callable[[list[str]], None] = importlib.import_module("loadtests.__main__").main
     return main
 

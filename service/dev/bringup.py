@@ -1,7 +1,8 @@
 """The order in which an embedded stack comes up, each step with its elapsed time, and what it publishes about itself.
 
-What can start early does: servers, issuer and provider at once; migrate and seed only when the database
-needs them. When a step fails, `StackError` says which log to read. Test: `tests/integration/test_stack.py`.
+What can start early does: servers, issuer and provider at once, API and reaper as soon as the schema is there, relay
+and workers once the broker has what it lost. When a step fails, `StackError` says which log to read.
+Test: `tests/integration/test_stack.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ from service.dev.redis import EmbeddedRedis
 from service.dev.roster import Member, Ports, UpOptions
 from service.dev.supervisor import Child, Supervisor
 
+_WITHOUT_KAFKA = {"api", "reaper"}
 _RANK = {"api": 0, "relay": 1, "reaper": 1, "worker": 1, "psp": 2, "issuer": 2, "kafka": 3, "redis": 3, "postgres": 3}
 _API_STOP_S, _STOP_S = 25.0, 15.0  # the API may drain for 20 s
 _SOURCES = ("*.py", "*.sql", "*.lua")
@@ -50,9 +52,15 @@ class BringUp:
             state.wipe(self._home, data_only=True)
         roster.require_ports(self._options, self._ports)
         self._start_servers()
-        self._prepare_data()
-        if not self._options.only_deps:
-            self._start_service()
+        self._prepare_database()
+        members = [] if self._options.only_deps else self._members()
+        self._start_members(member for member in members if member.role in _WITHOUT_KAFKA)
+        self._prepare_broker()
+        self._start_members(member for member in members if member.role not in _WITHOUT_KAFKA)
+        self._await_companions()
+        if members:
+            self._await_members(members)
+            self._done(", ".join(member.name for member in members) + " ready")
         self.publish()
         shell = {name: value for name, value in self._environment.items() if _FOR_THE_SHELL.fullmatch(name)}
         state.write_env(self._home, shell | {name: self._urls[name.lower()] for name in ("API", "OPS", "PSP", "ISSUER")})
@@ -81,7 +89,7 @@ class BringUp:
         return look
 
     def _start_servers(self) -> None:
-        """PostgreSQL, Redis, broker, issuer, provider: all launched, then waited for."""
+        """PostgreSQL, Redis, broker, issuer, provider: all launched, none waited for."""
         self._broker = open_broker(self._options.kafka, self._home, self._ports.kafka)
         # A broker tells its clients where to come back to: through whatever the caller put in front of it.
         self._broker.advertised = int(self._options.env.get("KAFKA_BOOTSTRAP", "0").rpartition(":")[2])
@@ -99,17 +107,13 @@ class BringUp:
         addresses = {"DATABASE_URL": self._postgres.url, "REDIS_URL": self._redis.url, "KAFKA_BOOTSTRAP": self._broker.bootstrap}
         addresses["APP_KAFKA_BROKER"] = "kafka" if self._broker.kind == "real" else "memory"
         self._environment = roster.environment(self._options, self._ports, addresses)
-        for member in roster.companions(self._ports):
-            self._start_member(member)
+        self._start_members(roster.companions(self._ports))
+
+    def _prepare_database(self) -> None:
+        """Migrate and seed: only what the database asks for."""
         self._await_server(self._postgres, f"PostgreSQL {self._postgres.version}")
         if self._postgres.note:
             print(f"     {self._postgres.note}", flush=True)
-        self._await_server(self._redis, "Redis")
-        self._await_server(self._broker, _BROKERS[self._broker.kind])
-
-    def _prepare_data(self) -> None:
-        """Topics, migrate, seed, republish: only what the state of the servers asks for."""
-        topics = self._launch_tool("topics", "apply") if self._broker.kind == "real" else None
         head, current = _head_revision(), self._ask("SELECT version_num FROM alembic_version")
         if current < head:
             self._run_tool("migrate", "--to", "head", "--seed")  # nothing of the service runs yet, so no older code either
@@ -117,25 +121,33 @@ class BringUp:
         if not self._ask("SELECT 1 FROM product LIMIT 1"):
             self._run_tool("seed")
         self._done("catalogue is seeded")
+
+    def _prepare_broker(self) -> None:
+        """Topics, and events a broker that started empty has lost."""
+        self._await_server(self._redis, "Redis")
+        self._await_server(self._broker, _BROKERS[self._broker.kind])
+        topics = self._launch_tool("topics", "apply") if self._broker.kind == "real" else None
+        republishing = self._launch_republish()
         if topics is not None:
             self._await_tool("topics", topics)
             self._done("topics are there")
-        republishing = self._launch_republish()
-        self._await_members(roster.companions(self._ports))
-        self._turn_dials()
-        self._done(f"issuer and payment provider on ports {self._ports.issuer} and {self._ports.psp}")
         if republishing is not None:  # before the workers start
             self._await_tool("republish", republishing)
             self._done("the broker started empty: events not applied everywhere are published again")
 
-    def _start_service(self) -> None:
+    def _await_companions(self) -> None:
+        self._await_members(roster.companions(self._ports))
+        self._turn_dials()
+        self._done(f"issuer and payment provider on ports {self._ports.issuer} and {self._ports.psp}")
+
+    def _members(self) -> list[Member]:
         # Bound here and inherited: connections queued on it survive the death of any API process.
         self._listener = socket.create_server(("127.0.0.1", self._ports.http), backlog=2048)
-        members = roster.service_members(self._options, self._ports, listener=self._listener.fileno())
+        return roster.service_members(self._options, self._ports, listener=self._listener.fileno())
+
+    def _start_members(self, members: Iterable[Member]) -> None:
         for member in members:
             self._start_member(member)
-        self._await_members(members)
-        self._done(", ".join(member.name for member in members) + " ready")
 
     def _starter(self, server: Server) -> Callable[[], subprocess.Popen[bytes]]:
         def start_again() -> subprocess.Popen[bytes]:

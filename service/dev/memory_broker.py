@@ -49,7 +49,7 @@ class MockCluster:
         self._handle = ctypes.c_void_p(self._library.rd_kafka_new(0, ctypes.c_void_p(self._library.rd_kafka_conf_new()), None, 0))
         self._cluster = ctypes.c_void_p(self._library.rd_kafka_mock_cluster_new(self._handle, 1))
         if not self._cluster:
-            raise StackError("librdkafka's mock cluster did not start: reinstall the confluent-kafka wheel with `make setup`")
+            raise StackError("librdkafka's mock cluster did not start: the confluent-kafka wheel is damaged: delete .venv and run `make setup`")
         # Its own default waits 3 s before the first assignment of every group.
         self._library.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, 0)
         self._inner_port = int(self._library.rd_kafka_mock_cluster_bootstraps(self._cluster).decode().rsplit(":", 1)[1])
@@ -131,19 +131,24 @@ def _descriptor_bound_to(port: int, *, exclude: int) -> int:
     raise StackError(f"librdkafka's own listener on port {port} was not found: use `--kafka real`")
 
 
-def _load() -> ctypes.CDLL:
+def library() -> Path:
+    """The wheel's librdkafka. Raises `StackError` with the cure when it is not there."""
     spec = find_spec("confluent_kafka")
     if spec is None or spec.origin is None:
-        raise StackError("the confluent-kafka wheel is missing: run `make setup` (it installs plumbline[embedded])")
+        raise StackError("the confluent-kafka wheel is missing: run `make -B setup` (it installs plumbline[embedded] again)")
     package = Path(spec.origin).parent
     found = [*package.parent.glob("confluent_kafka.libs/librdkafka*.so*"), *package.glob(".dylibs/librdkafka*.dylib")]
     if not found:
-        raise StackError(f"no librdkafka beside {package}: reinstall the confluent-kafka wheel with `make setup`")
-    library = ctypes.CDLL(str(found[0]))
+        raise StackError(f"no librdkafka beside {package}: the confluent-kafka wheel is damaged: delete .venv and run `make setup`")
+    return found[0]
+
+
+def _load() -> ctypes.CDLL:
+    loaded = ctypes.CDLL(str(library()))
     for name in ("conf_new", "new", "mock_cluster_new"):
-        getattr(library, f"rd_kafka_{name}").restype = ctypes.c_void_p
-    library.rd_kafka_mock_cluster_bootstraps.restype = ctypes.c_char_p
-    return library
+        getattr(loaded, f"rd_kafka_{name}").restype = ctypes.c_void_p
+    loaded.rd_kafka_mock_cluster_bootstraps.restype = ctypes.c_char_p
+    return loaded
 
 
 class _Control(socketserver.StreamRequestHandler):

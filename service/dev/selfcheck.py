@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from service.dev.issuer import mint
-
 _SKU = "SKU-0001"  # seeded with plenty of stock, at a price no dial of the provider reacts to
 _PATIENCE_S = 5.0
 
@@ -27,6 +25,8 @@ class SelfCheckError(Exception):
 
 def place_and_pay(urls: Mapping[str, str], home: Path, *, timeout_s: float = 30.0) -> float:
     """Place one order and wait until it is paid; answers the seconds it took. `urls` as in `stack.json`. Raises `SelfCheckError`."""
+    from service.dev.issuer import mint  # noqa: PLC0415 - half of what `up` would load before it starts anything
+
     api, token = urls["api"], mint(home, sub="self-check", role="customer", issuer=urls["issuer"])
     begin = time.monotonic()
     order = _call(api, "POST", "/v1/orders", token, {"lines": [{"sku": _SKU, "quantity": 1}], "currency": "EUR"})

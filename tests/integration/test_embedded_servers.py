@@ -26,12 +26,13 @@ import redis
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from service import events
-from service.dev import kafka, memory_broker, postgres, roster, state
+from service.dev import kafka, memory_broker, postgres, roster, stack, state
 from service.dev.bringup import BringUp
 from service.dev.children import Account, StackError, require_free_port, spawn, wait_until
 from service.dev.kafka import KafkaBroker, MemoryBroker, answers_metadata, open_broker
 from service.dev.postgres import EmbeddedPostgres
 from service.dev.redis import EmbeddedRedis
+from service.dev.roster import UpOptions
 from service.dev.supervisor import Child, Supervisor
 from service.foundation.kafka import apply_topics
 from service.settings import KafkaSettings
@@ -233,6 +234,16 @@ class TestMemoryBroker:
         with pytest.raises(StackError, match="plumbline up --kafka memory"):
             broker.control("up")
 
+    def test_a_missing_wheel_is_one_sentence_and_starts_nothing(self, tmp_path: Path, port: int) -> None:
+        """As after `pip uninstall confluent-kafka`: Python finds no module of that name."""
+        options = UpOptions(home=tmp_path / "home", http_port=port, kafka="memory")
+        program = "import sys; sys.modules['confluent_kafka'] = None; from service.dev.stack import main; sys.exit(main())"
+        command = [sys.executable, "-c", program, stack._command(options)[-1]]
+        done = subprocess.run(command, cwd=state.ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stderr == "plumbline: the confluent-kafka wheel is missing: run `make -B setup` (it installs plumbline[embedded] again)\n"
+        assert not list((tmp_path / "home" / "logs").glob("*.log"))
+
     def test_a_taken_port_is_named(self, broker: MemoryBroker, tmp_path: Path) -> None:
         with pytest.raises(StackError, match=rf"port {broker.port} .*HTTP_PORT \+ 102"):
             MemoryBroker(tmp_path / "second", broker.port).start()
@@ -269,6 +280,34 @@ class TestChosenBroker:
             open_broker("real", tmp_path, port)
         assert open_broker("auto", tmp_path, port).kind == "memory"
         assert "needs Java 17" in capsys.readouterr().out
+
+    def test_a_missing_jar_is_fetched_again_and_without_maven_that_is_the_error(
+        self, tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        programs, cache = tmp_path / "bin", tmp_path / f"kafka-{kafka.VERSION}"
+        libraries = cache / "libs"
+        for folder in (programs, libraries):
+            folder.mkdir(parents=True)
+        fetched = (
+            'for word in "$@"; do case $word in -DoutputDirectory=*) folder=${word#*=};; esac; done\nmkdir $folder; touch $folder/kafka_2.13-x.jar'
+        )
+        for name, script in {"java": "exit 0", "mvn": fetched}.items():
+            (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+            (programs / name).chmod(0o755)
+        for name in ("PATH", "PLUMBLINE_CACHE"):
+            monkeypatch.setenv(name, {"PATH": f"{programs}:/usr/bin:/bin", "PLUMBLINE_CACHE": str(tmp_path)}[name])
+        monkeypatch.delenv("JAVA_HOME", raising=False)
+        monkeypatch.setattr(kafka.Distribution, "train", lambda self: None)
+        (libraries / "names.txt").write_text("kafka_2.13-x.jar\nlost.jar")
+        (libraries / "kafka_2.13-x.jar").touch()
+        assert open_broker("real", tmp_path, port).kind == "real"
+        assert (libraries / "names.txt").read_text() == "kafka_2.13-x.jar"
+        (libraries / "kafka_2.13-x.jar").unlink()
+        (programs / "mvn").unlink()
+        monkeypatch.setenv("PATH", str(programs))
+        with pytest.raises(StackError, match=r"needs `mvn` once to fetch its jars: install Maven, or use --kafka memory"):
+            open_broker("real", tmp_path, port)
+        assert open_broker("auto", tmp_path, port).kind == "memory"
 
     def test_a_data_folder_is_formatted_without_java(self, tmp_path: Path, port: int) -> None:
         distribution = kafka.Distribution(tmp_path, sys.executable)

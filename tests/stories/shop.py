@@ -30,6 +30,7 @@ from service.dev.state import ROOT, read_stack
 from tests.support import invariants
 from tests.support.clients import ApiClient
 from tests.support.servers import free_base_port
+from tests.support.template import copy_template
 
 T = TypeVar("T")
 Order = dict[str, Any]
@@ -232,7 +233,10 @@ def running_shop(*, api: int = 1, env: Mapping[str, str] | None = None) -> Itera
 @contextmanager
 def _started(home: Path, *, api: int, env: Mapping[str, str]) -> Iterator[None]:
     for attempt in range(_ATTEMPTS_FOR_PORTS):
-        stack = running_stack(home, free_base_port(), api=api, kafka=_BROKER, profile="load", env=env, timeout_s=_START_S)
+        port = free_base_port()
+        if attempt == 0:
+            copy_template(home, port=port + 100)
+        stack = running_stack(home, port, api=api, kafka=_BROKER, profile="load", env=env, timeout_s=_START_S)
         try:
             stack.__enter__()
         except StackError as error:

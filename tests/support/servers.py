@@ -14,6 +14,7 @@ from typing import IO
 
 from service.dev.postgres import EmbeddedPostgres
 from service.dev.redis import EmbeddedRedis
+from tests.support.template import copy_template
 
 _FIRST_PORT, _LAST_PORT, _SPAN = 18_000, 30_000, 110
 _claimed: dict[int, IO[str]] = {}  # held until the process ends
@@ -76,13 +77,15 @@ def _is_free(port: int) -> bool:
 
 
 @contextmanager
-def running_servers() -> Iterator[Servers]:
-    """Start them in a temporary folder and stop them at the end."""
+def running_servers(*, seeded: bool = False) -> Iterator[Servers]:
+    """Start them in a temporary folder and stop them at the end. `seeded`: migrated, with the catalogue."""
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="plumbline-test-", ignore_cleanup_errors=True)))
         base = free_base_port()
         servers = Servers(home, base, EmbeddedPostgres(home, base + 100), EmbeddedRedis(home, base + 101))
         stack.callback(servers.postgres.wipe)
+        if seeded:
+            copy_template(home, port=servers.postgres.port)
         for server in (servers.postgres, servers.redis):
             stack.callback(server.stop)
             server.start()
