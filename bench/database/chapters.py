@@ -29,7 +29,7 @@ CHAPTERS: Final[tuple[Chapter, ...]] = (
 LONG: Final = ("retention", "timeline")
 CLOSING: Final = f"""## Plans that are held
 
-What this service asks most must not become slower as the tables grow. Each row is asserted with the service's own statement and its generic plan: the index is used, no table is read whole, and no more buffers are touched than stated, at 10,000 orders at every push, at 100,000 in the slow lane (`tests/integration/test_query_plans.py::test_the_plan_that_is_claimed`) and at 1,000,000 there too (`tests/integration/test_plans_at_a_million.py`).
+What this service asks most must not become slower as the tables grow. Each row is asserted with the service's own statement and its generic plan: the index is used, no table is read whole, and no more buffers are touched than stated, at 100,000 orders at every push (`tests/integration/test_query_plans.py::test_the_plan_that_is_claimed`) and at 1,000,000 in the slow lane (`tests/integration/test_plans_at_a_million.py`).
 
 {listed()}
 Three regressions are planted, and each fails a test that is named: a dropped index (`tests/integration/test_query_plans.py::test_a_dropped_index_is_noticed`), a page by OFFSET (`tests/integration/test_query_plans.py::test_a_page_by_offset_is_noticed`), a SELECT in a loop (`tests/integration/test_query_plans.py::test_a_select_in_a_loop_is_noticed`).

@@ -19,9 +19,8 @@ _HEAD: Final = """# The database chapter: choices of the schema as experiments
 Each section asks one question of a real PostgreSQL and answers it three ways: a **witness** that is the same on any machine (buffers, rows, statements, bytes), a **ratio** of times measured side by side in interleaved rounds (median and quartiles; processor time where that is the question, else the clock), and the plan as `EXPLAIN (ANALYZE, BUFFERS)` printed it. Absolute times are left out: they belong to one machine on one day.
 
 ```sh
-make bench-database                      # all of it but the long one, at 100,000 orders
-make bench-database ARGS="depth pool"    # some sections
-
+make bench-database                      # all but the two long ones, at 100,000 orders
+make bench-database ARGS="depth pool"    # some sections; `retention` takes eleven minutes, `timeline` four
 ```
 
 The shop is `plumbline seed --orders N`: few customers buy most, few products sell most, most orders are recent. Where a section writes, it writes into a copy. The plans the service depends on are asserted by tests: [the last section](#plans-that-are-held).

@@ -39,7 +39,9 @@ class Writers:
         self.failed: list[BaseException] = []
         self._written: Counter[tuple[int, str]] = Counter()
         # Who is kept waiting by a lock for so long fails; the service gives up after half a second.
-        self._settings = settings.db.model_copy(update={"pool_size": 2, "lock_timeout_ms": 5_000, "statement_timeout_ms": 10_000})
+        self._settings = settings.db.model_copy(
+            update={"pool_size": 2, "lock_timeout_ms": 5_000, "statement_timeout_ms": 10_000, "command_timeout_ms": 10_000}
+        )
         self._news, self._stopping = threading.Condition(), False
         self._thread = threading.Thread(target=lambda: asyncio.run(self._write_all()))
         self._thread.start()

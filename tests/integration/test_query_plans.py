@@ -1,7 +1,7 @@
 """What the service asks of PostgreSQL: no sequential scan, as many statements as pinned, deep pages as cheap as the first.
 
 Statements are taken from the wire while routes, handlers, relay and reaper run, so none can be forgotten here.
-`make test` asks at 10,000 orders, `make test-slow` at 100,000 and ten times deeper.
+At 100,000 orders; docs/database.md's plans also at a million (test_plans_at_a_million.py).
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from workers.handling import Context
 from workers.reaper import Reaper
 from workers.relay import Relay
 
+ORDERS = 100_000
 # Statements whose reading of a whole table is meant, each with its reason.
 WHOLE_TABLE = {
     "inhparent = 'outbox_sent'": "the reaper lists the partitions, a handful of catalogue rows",
@@ -46,21 +47,15 @@ WHOLE_TABLE = {
 }
 
 
-@pytest.fixture(scope="module", params=[10_000, pytest.param(100_000, marks=pytest.mark.slow)])
-def orders(request: pytest.FixtureRequest) -> int:
-    """How many there are."""
-    return int(request.param)
-
-
 @pytest.fixture(scope="module")
-def big(servers: Servers, orders: int) -> Iterator[Settings]:
-    with settings_of_its_own(servers, f"big_{orders}") as made:
+def big(servers: Servers) -> Iterator[Settings]:
+    with settings_of_its_own(servers, "big") as made:
         yield made
 
 
 @pytest_asyncio.fixture(scope="module")
-async def plain(big: Settings, orders: int) -> AsyncIterator[asyncpg.Connection[Any]]:
-    async with filled(big, orders) as connection:
+async def plain(big: Settings) -> AsyncIterator[asyncpg.Connection[Any]]:
+    async with filled(big, ORDERS) as connection:
         yield connection
 
 
@@ -221,11 +216,11 @@ async def test_no_hot_statement_reads_a_whole_table(shop: SimpleNamespace, big: 
     assert guilty == []
 
 
-async def test_a_deep_page_costs_what_page_1_costs(shop: SimpleNamespace, plain: Any, orders: int) -> None:
+async def test_a_deep_page_costs_what_page_1_costs(shop: SimpleNamespace, plain: Any) -> None:
     anna = shop.login(REGULAR)
     await shop.said()
-    page_number = orders // 100
-    first, deep = (UUID(f"01890a5d-0000-7000-8000-{n:012x}") for n in (orders + 4, orders - 4 * 20 * (page_number - 1)))
+    page_number = ORDERS // 100
+    first, deep = (UUID(f"01890a5d-0000-7000-8000-{n:012x}") for n in (ORDERS + 4, ORDERS - 4 * 20 * (page_number - 1)))
     costs = []
     for cursor in (first, deep):
         page = await anna.get(f"/orders?cursor={encode_cursor('order', str(cursor))}")
@@ -237,7 +232,7 @@ async def test_a_deep_page_costs_what_page_1_costs(shop: SimpleNamespace, plain:
     assert costs[0] < 250
 
 
-async def test_a_page_by_offset_is_noticed(shop: SimpleNamespace, plain: Any, orders: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_page_by_offset_is_noticed(shop: SimpleNamespace, plain: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: the service's list counts from the top. `test_a_deep_page_costs_what_page_1_costs` fails."""
 
     async def by_offset(connection: Any, wanted: operations.OrderFilter, *, before: UUID | None, limit: int) -> list[Any]:
@@ -248,7 +243,7 @@ async def test_a_page_by_offset_is_noticed(shop: SimpleNamespace, plain: Any, or
 
     monkeypatch.setattr(operations, "list_orders", by_offset)
     with pytest.raises(AssertionError, match="buffers of page 1 and page"):
-        await test_a_deep_page_costs_what_page_1_costs(shop, plain, orders)
+        await test_a_deep_page_costs_what_page_1_costs(shop, plain)
 
 
 async def test_a_select_in_a_loop_is_noticed(shop: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
