@@ -21,6 +21,7 @@ class Crew:
     recorder: Recorder = field(default_factory=Recorder)
     begun_at: float = field(default_factory=time.monotonic)
     public_name: str = ""
+    host: str = ""
     zipf: Zipf = field(default_factory=lambda: Zipf(50, 1.2))
 
     @classmethod

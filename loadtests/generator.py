@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import subprocess
 import sys
 import time
 from argparse import ArgumentParser
 from collections import deque
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -32,7 +30,6 @@ log = logging.getLogger("plumbline")
 ROOT: Final = Path(__file__).resolve().parents[1]
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _CPU_WINDOW_S: Final = 5
-_PRIORITY: Final = -10
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -69,13 +66,13 @@ def choose_host(asked: str | None, options: Any) -> str:
     return host
 
 
-def hire(options: Any) -> Crew:
-    """Customers and staff. Raises `TokensError`."""
+def hire(options: Any, host: str) -> Crew:
+    """Customers and staff for that address. Raises `TokensError`."""
     home = Path(options.home) if options.home else None
     issuer = _stack(options)["urls"]["issuer"] if home else ""
     wallet = Wallet(home=home, issuer=issuer, file=Path(options.tokens) if options.tokens else None)
     crew = Crew.hire(wallet, customers=options.customers, seconds=options.seconds + 30)
-    crew.public_name = options.public_name
+    crew.public_name, crew.host = options.public_name, host
     return crew
 
 
@@ -85,12 +82,6 @@ def _stack(options: Any) -> dict[str, Any]:
     except OSError:
         raise ValueError(f"no stack runs from {options.home}: start one with `plumbline up --profile load`") from None
     return parsed
-
-
-def go_first() -> None:
-    """Before the service, where they share the cores and we may: a clock that waits in line behind what it measures is late."""
-    with suppress(OSError):  # who is not root keeps the usual priority, and the slip says what that does
-        os.setpriority(os.PRIO_PROCESS, 0, _PRIORITY)
 
 
 def watch_own_cpu(recorder: Recorder) -> None:

@@ -41,13 +41,12 @@ def _options(parser: Any) -> None:
 
 @events.init.add_listener
 def _prepare(environment: Any, runner: Any, **_: Any) -> None:
-    generator.go_first()
     options = environment.parsed_options
     if options.processes:
         options.generators = max(options.generators, options.processes)
     try:
         environment.host = generator.choose_host(environment.host, options)
-        crew = generator.hire(options)
+        crew = generator.hire(options, environment.host)
     except (ValueError, TokensError) as error:
         print(f"plumbline: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
@@ -69,6 +68,7 @@ def _prepare(environment: Any, runner: Any, **_: Any) -> None:
 def _begin(environment: Any, **_: Any) -> None:
     global code, began
     code, began = None, time.time()
+    _hold_to_host(environment)
     finished.clear()
     total.drain()
     total.cpu_share = 0.0
@@ -79,6 +79,15 @@ def _begin(environment: Any, **_: Any) -> None:
     if not isinstance(environment.runner, WorkerRunner):
         watched = total if isinstance(environment.runner, MasterRunner) else environment.crew.recorder
         environment.narrator = gevent.spawn(generator.tell_progress, watched, time.monotonic())
+
+
+def _hold_to_host(environment: Any) -> None:
+    """The browser's form can name a host as well: the same rule holds, and one that may not be loaded is not."""
+    try:
+        environment.host = generator.choose_host(environment.host, environment.parsed_options)
+    except ValueError as error:
+        environment.host = environment.crew.host
+        print(f"plumbline: {error}; {environment.host} is loaded instead", file=sys.stderr, flush=True)
 
 
 @events.report_to_master.add_listener

@@ -34,7 +34,7 @@ from service.dev.roster import Profile
 
 _PLANT: Final = Path(__file__).parent / "plant"
 _SEEDED: Final = 100_000
-_INDEXES: Final = "SELECT indexname FROM pg_indexes WHERE tablename = 'orders' AND indexdef LIKE '%(customer_id, id DESC)%'"
+_INDEXES: Final = "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'orders' AND indexdef LIKE '%(customer_id, id DESC)%'"
 
 Breaking = Callable[[Target], AbstractContextManager[object]]
 
@@ -84,18 +84,23 @@ def _without_index(target: Target) -> Iterator[None]:
         [sys.executable, "-m", "service", "seed", "--orders", str(_SEEDED)], cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL
     )
 
-    async def drop() -> None:
+    async def ask(*statements: str) -> list[Any]:
         connection = await asyncpg.connect(url)
         try:
-            names = [row["indexname"] for row in await connection.fetch(_INDEXES)]
-            assert names, "the index of a customer's orders has another form: look at service/models.py"
-            for name in names:
-                await connection.execute(f'DROP INDEX "{name}"')
+            found = await connection.fetch(_INDEXES)
+            for statement in statements:
+                await connection.execute(statement)
         finally:
             await connection.close()
+        return list(found)
 
-    asyncio.run(drop())
-    yield
+    indexes = asyncio.run(ask())
+    assert indexes, "the index of a customer's orders has another form: look at service/models.py"
+    asyncio.run(ask(*(f'DROP INDEX "{row["indexname"]}"' for row in indexes)))
+    try:
+        yield
+    finally:
+        asyncio.run(ask(*(row["indexdef"] for row in indexes), "ANALYZE orders"))  # or the next one is sick of this
 
 
 @contextmanager

@@ -10,15 +10,17 @@ from pathlib import Path
 from uuid import uuid4
 
 import httpx
+import pytest
 import pytest_asyncio
 
 from loadtests.balanced import Balanced, behind_haproxy
 from loadtests.target import Target
-from loadtests.watch import Scrape
+from loadtests.watch import Scrape, Watcher
 from service.dev.issuer import mint
 from service.dev.state import read_stack
 from tests.support.servers import free_base_port
 
+pytestmark = pytest.mark.slow
 ORDER = {"lines": [{"sku": "SKU-0003", "quantity": 1}], "currency": "EUR"}
 
 
@@ -82,6 +84,19 @@ async def test_what_one_charges_is_missing_at_the_other(stack_home: Path) -> Non
     passed = sum(answer.status_code == 200 for answer in answers)
     assert {answer.status_code for answer in answers} == {200, 429}
     assert 2 * passed <= (20 + 20 * took_s) * 1.02 + 1, f"{passed} of 60 passed in {took_s:.2f} s"
+
+
+async def test_the_watcher_looks_at_those_who_answer(balanced: Balanced, stack_home: Path) -> None:
+    """Not at the stack's own API, which is idle: what its load is told by is the CPU and the metrics of the two."""
+    sent, deadline = headers(stack_home, "shared-5"), time.monotonic() + 60
+    with Watcher(stack_home, beside=balanced.target.beside) as watcher:
+        async with httpx.AsyncClient(timeout=10) as http:
+            while not any(sample.get("answered") > 0 for sample in watcher.samples):
+                assert time.monotonic() < deadline, f"nothing was seen of what was answered: {watcher.samples}"
+                await http.get(f"{balanced.target.api}/v1/products?limit=1", headers=sent)
+    last = watcher.samples[-1]
+    assert last.get("api_processes") == 2
+    assert {"cpu_api", "cpu_haproxy", "cpu_postgres"} <= last.values.keys()
 
 
 async def test_one_may_die_and_the_balancer_notices(balanced: Balanced, stack_home: Path) -> None:

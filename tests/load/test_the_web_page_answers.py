@@ -34,7 +34,7 @@ def test_a_run_started_in_the_browser_ends_in_the_same_verdict(stack_home: Path,
             opened = page.get("/")
             assert "<title>Locust</title>" in opened.text
             assert all(f'"{option}"' in opened.text for option in ("rate", "seconds", "shape", "poisson")), "our options are in its form"
-            form = {"user_count": "1", "spawn_rate": "1", "host": "", "rate": "12", "seconds": "3", "shape": "steady"}
+            form = {"user_count": "1", "spawn_rate": "1", "host": "http://192.0.2.7", "rate": "12", "seconds": "3", "shape": "steady"}
             assert page.post("/swarm", data=form).json()["success"]
             until(lambda: page.get("/stats/requests").json()["state"] == "stopped", "the run has ended", log)
             rows = {row["name"]: row["num_requests"] for row in page.get("/stats/requests").json()["stats"]}
@@ -46,7 +46,8 @@ def test_a_run_started_in_the_browser_ends_in_the_same_verdict(stack_home: Path,
         locust.kill()
         locust.wait()
     said = log.read_text()
-    assert "verdict: OK (exit 0)" in said
+    assert "http://192.0.2.7 is not this machine" in said, "a host from the form is refused as one from the command line is"
+    assert "verdict: OK (exit 0)" in said, said
     assert code == 0, said
 
 
