@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from loadtests import fit, verdict
 from loadtests.plan import SCENARIOS, Plan
-from loadtests.quiet import TRIES, disturbances, undisturbed
+from loadtests.quiet import TRIES, disturbances, held_anyway, undisturbed
 from loadtests.report import page, summary, terminal
 from loadtests.report.plots import Line, Plot
 from loadtests.run import Run, judge, measure
@@ -60,9 +60,10 @@ def find_capacity(
             return run
 
         def holds(rate: float) -> tuple[bool, float]:
-            run = undisturbed(partial(step, rate), tries=1 if rehearse else TRIES)
+            run = undisturbed(partial(step, rate), tries=1 if rehearse else TRIES, believe=held_anyway)
             runs.append(run)
-            invalid.extend(f"at {rate:.0f}/s {terminal.reason(check)}" for check in disturbances(run))
+            if not held_anyway(run):
+                invalid.extend(f"at {rate:.0f}/s {terminal.reason(check)}" for check in disturbances(run))
             broken = [check for check in run.checks if check.kind == "objective" and not check.holds]
             print("  " + ("held" if not broken else f"broke: {'; '.join(terminal.reason(check) for check in broken)}"), flush=True)
             if any(check.kind == "invariant" and not check.holds for check in run.checks):
@@ -75,7 +76,8 @@ def find_capacity(
         try:
             found = fit.search_capacity(holds, start=start)
         except _Stop:
-            found.refused = "the search was ended by an invalid run or a broken invariant"
+            held = max((run.plan.rate for run in runs if held_anyway(run)), default=0.0)
+            found.refused = f"the search was ended by an invalid run or a broken invariant; {held:g}/s were held"
     return _tell_capacity(found, runs, invalid, folder, target)
 
 

@@ -1,7 +1,8 @@
 """Ten ways in which a service is sick under load, each made by really breaking it, and what its picture looks like.
 
-Those with a `named` are planted defects that the verdict must name. `plumbline load sick` says of each whether it
-did (exit 1 if not), and draws the pictures of docs/load-testing.md.
+Those with a `named` are planted defects that the verdict must name; of the others the run must show the symptom.
+`plumbline load sick` says of each whether it did (exit 1 if not), and draws the pictures of docs/load-testing.md.
+Test: `tests/load/test_planted_defects_are_named.py`.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ Breaking = Callable[[Target], AbstractContextManager[object]]
 
 @dataclass(frozen=True, slots=True)
 class Sickness:
-    """`named`: a word of the resource the verdict must name, where one is to be named. `plots`: titles of the picture."""
+    """`named`: a word of the resource the verdict must name; `shows`: the symptom, where nothing is full. `plots`: titles of the picture."""
 
     name: str
     title: str
@@ -49,7 +50,12 @@ class Sickness:
     plots: tuple[str, str]
     breaking: Breaking = lambda _: nullcontext()
     named: str = ""
+    shows: Callable[[Run], bool] = lambda _: True
     stack: str = "planted"
+
+    def found(self, run: Run) -> bool:
+        """Was it seen, and by its name?"""
+        return self.named in str(run.saturated or "") and self.shows(run)
 
 
 def stack_settings(kind: str, folder: Path) -> tuple[Profile, dict[str, str]]:
@@ -143,6 +149,10 @@ def _home(target: Target) -> Path:
     return target.home
 
 
+def _backlog(run: Run) -> float:
+    return max(sample.get("lag") + sample.get("outbox_rows") for sample in run.samples)
+
+
 _WAITS, _FULL, _LATENCY, _RATE = "Waits", "Full: pool and slots", "Latency by the second", "Throughput"
 SICK: Final = {
     sickness.name: sickness
@@ -156,17 +166,17 @@ SICK: Final = {
         Sickness("slow-handler", "A handler that waits for something slow", Plan("slow-handler", "stress", rate=200, seconds=12, mix="buy", pool=600),
                  (_FULL, "Shed"), _plant("wait 1.2"), named="admission slots"),
         Sickness("stalls", "A server that stops and goes", Plan("stalls", rate=20, seconds=16, mix="look"),
-                 (_LATENCY, "Latency, cumulative")),
+                 (_LATENCY, "Latency, cumulative"), shows=lambda run: run.latency(0.99) >= 1_000),
         Sickness("backlog", "Fast answers over a growing backlog", Plan("backlog", rate=30, seconds=14, mix="buy"), (_LATENCY, "Behind the API"),
-                 _slow_provider),
+                 _slow_provider, shows=lambda run: _backlog(run) >= 200),
         Sickness("broker-away", "A broker that was away", Plan("broker-away", "outage", rate=15, seconds=16, mix="buy", cut="kafka"),
-                 (_RATE, "Behind the API")),
+                 (_RATE, "Behind the API"), shows=lambda run: run.extra["cuts"] == 1 and _backlog(run) >= 50),
         Sickness("locks", "A transaction that holds what all need", Plan("locks", rate=20, seconds=12, mix="buy", pool=600),
-                 (_LATENCY, "Sessions in PostgreSQL"), _locked_rows),
+                 (_LATENCY, "Sessions in PostgreSQL"), _locked_rows, named="PostgreSQL locks"),
         Sickness("limited", "A rate limit that was meant for somebody else", Plan("limited", "ramp", rate=60, seconds=12, mix="look", customers=1),
-                 (_RATE, _LATENCY), stack="limited"),
-        Sickness("starved-generator", "A generator that is the bottleneck", Plan("starved-generator", rate=100, seconds=10, mix="look", pool=8),
-                 (_RATE, "Latency, cumulative")),
+                 (_RATE, _LATENCY), shows=lambda run: any(route.outcomes["limited"] for route in run.recorder.routes.values()), stack="limited"),
+        Sickness("starved-generator", "A generator that is the bottleneck", Plan("starved-generator", rate=300, seconds=10, mix="buy", pool=1),
+                 (_RATE, "CPU"), shows=lambda run: run.code == verdict.INVALID and run.recorder.dispatch.dropped > 0),
     )
 }  # fmt: skip
 
@@ -198,8 +208,9 @@ def show_all(wanted: Wanted, folder: Path, *, only: tuple[str, ...] = (), pictur
                 page.write(said, folder / sickness.name)
                 if pictures is not None:
                     draw_picture(sickness, said, pictures)
-                right = sickness.named in (said["saturated"] or "")
-                print(f"{'named' if right else 'NOT NAMED'}: {sickness.title}: {said['saturated'] or 'nothing was full'}", flush=True)
+                right = sickness.found(run)
+                mark = ("named" if sickness.named else "shown") if right else "NOT SEEN"
+                print(f"{mark}: {sickness.title}: {said['saturated'] or 'nothing was full'}", flush=True)
                 if not right:
                     wrong.append(sickness.name)
                 asyncio.run(await_quiet(target))

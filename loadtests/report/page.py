@@ -79,7 +79,7 @@ def run_plots(summary: Mapping[str, Any]) -> list[Plot]:
         return [Line(label, [(s["t"], s[name]) for s in samples if name in s]) for name, label in pairs]
 
     plots = [
-        Plot("Throughput", "seconds", "a second", second("offered", "done", "failed"), shaded),
+        Plot("Throughput", "seconds", "a second", second("offered", "done", "failed", "dropped"), shaded),
         Plot("Latency by the second", "seconds", "ms", second("p50_ms", "p95_ms", "p99_ms"), shaded, log_y=True),
         Plot("Latency, cumulative", "ms", "share of answers", _cdf(summary)),
     ]

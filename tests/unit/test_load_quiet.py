@@ -43,3 +43,13 @@ def test_a_disturbed_step_is_measured_again_and_at_last_stays_invalid(foreign: l
     assert len(list(left)) == len(foreign) - measured
     assert len(said) == sum(share > 0.15 for share in foreign[:measured])
     assert bool(quiet.disturbances(run)) is (last > 0.15), "only validity counts: the missed objective is the answer, not a disturbance"
+
+
+def test_what_held_although_it_was_disturbed_is_believed_and_what_broke_is_not() -> None:
+    held, broke = (Run(Plan("step"), Recorder(), checks=[run_with(0.5).checks[0], Check("objective", "p99", p99, 300)]) for p99 in (90, 900))
+    for first, measured in ((held, 1), (broke, 2)):
+        left = iter([first, run_with(0.1)])
+        quiet.undisturbed(lambda runs=left: next(runs), believe=quiet.held_anyway, wait=lambda: True)
+        assert 2 - len(list(left)) == measured
+    held.recorder.dispatch.dropped = 1
+    assert not quiet.held_anyway(held), "an arrival that was not offered was not held"
