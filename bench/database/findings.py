@@ -51,12 +51,14 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """Horizontal bars, one a name."""
+    """Horizontal bars, one a name; those of `other` have another colour, and `other_is` says which they are."""
 
     title: str
     unit: str
     bars: Sequence[tuple[str, float]]
     log: bool = False
+    other: Sequence[str] = ()
+    other_is: str = ""
 
 
 @dataclass(frozen=True, slots=True)

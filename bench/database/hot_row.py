@@ -70,7 +70,7 @@ async def run(lab: Lab) -> Finding:
     base = taken["conditional UPDATE"]
     found.ratios = [ratio(f"sales a second, {key} ÷ conditional", base, taken[key]) for key in _ARMS if key != "conditional UPDATE"]
     by_name = {r.name.split(", ", 1)[1].removesuffix(" ÷ conditional"): r.median for r in found.ratios} | {"conditional UPDATE": 1.0}
-    found.bars = [Bars("Sales a second of one SKU, conditional UPDATE = 1", "×", [(key, by_name[key]) for key in _ARMS], log=True)]
+    found.bars = [Bars("Sales a second of one SKU, conditional UPDATE = 1", "×", [(key, by_name[key]) for key in _ARMS])]
     found.shown = [Shown(key, script, plan if key == "conditional UPDATE" else "") for key, (script, *_) in _ARMS.items()]
     return found
 

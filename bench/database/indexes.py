@@ -88,7 +88,9 @@ async def run(lab: Lab) -> Finding:
     ]
     found.ratios = shares
     pairs = [(f"{row[0].strip('`')}{words}", float(row[column])) for row in rows for column, words in ((2, ""), (3, " dropped"))]
-    found.bars = [Bars("Buffers read for the question each index answers, with it and without", "buffers", pairs, log=True)]
+    dropped = [name for name, _ in pairs if name.endswith(" dropped")]
+    title = "Buffers read for the question each index answers, with it and without"
+    found.bars = [Bars(title, "buffers", pairs, log=True, other=dropped, other_is="without the index")]
     found.facts = {"hot_before": hot[0][1], "hot_after": hot[1][1], "updates": hot[0][0], "log_before": hot[0][2], "log_after": hot[1][2]}
     return found
 

@@ -137,7 +137,9 @@ async def run(lab: Lab) -> Finding:
     ]
     cheap = taken["conditional UPDATE: READ COMMITTED"]
     found.ratios = [ratio(f"time to sell {_PIECES}, {arm[0]} ÷ conditional", taken[arm[0]], cheap) for arm in safe[:2]]
-    found.bars = [Bars("Sold of one piece, eight buyers", "sold", [(row[0], float(row[1])) for row in rows])]
+    oversold = [row[0] for row in rows if int(row[1]) > 1]
+    sold = [(row[0], float(row[1])) for row in rows]
+    found.bars = [Bars("Sold of one piece, eight buyers", "sold", sold, other=oversold, other_is="sold more than there was")]
     return found
 
 

@@ -28,11 +28,11 @@ def bars(data: Bars) -> str:
         y, length = 32 + _ROW * number, _length(value, values, log=data.log)
         rows += [
             f'<text x="{_NAMES - 8}" y="{y + 13}" text-anchor="end" font-size="11" {_FONT}>{escape(name)}</text>',
-            f'<rect x="{_NAMES}" y="{y}" width="{length:.1f}" height="17" rx="2" fill="{COLOURS[number % 2]}"/>',
+            f'<rect x="{_NAMES}" y="{y}" width="{length:.1f}" height="17" rx="2" fill="{COLOURS[name in data.other]}"/>',
             f'<text x="{_NAMES + length + 6:.1f}" y="{y + 13}" font-size="11" {_FONT}>{number_text(value)} {escape(data.unit)}</text>',
         ]
-    if data.log:
-        rows.append(f'<text x="{_NAMES}" y="{height - 5}" font-size="10" fill="#666" {_FONT}>logarithmic scale</text>')
+    notes = [f"orange: {data.other_is}"] * bool(data.other) + ["logarithmic scale"] * data.log
+    rows.append(f'<text x="{_NAMES}" y="{height - 5}" font-size="10" fill="#666" {_FONT}>{escape("; ".join(notes))}</text>')
     return "\n".join([*rows, "</svg>"]) + "\n"
 
 
