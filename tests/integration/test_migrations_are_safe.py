@@ -1,4 +1,4 @@
-"""No revision may stop the writers: what each says to PostgreSQL is recorded and read by squawk, and by three rules it lacks.
+"""No revision may stop the writers: what each says to PostgreSQL is recorded and read by squawk, and by five rules it lacks.
 
 The baseline is let off by being first: squawk knows that a table made in the same revision has no writers yet.
 """
