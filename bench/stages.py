@@ -147,7 +147,9 @@ async def _create(app: FastAPI, frame: bytes) -> Table:
 
     async def placed() -> Any:
         keyed = KeyedRequest("buyer-0", str(uuid.uuid4()), b"x" * 32)
-        return await place_order(call.db, order, keyed, prices=prices, customer_id="buyer-0", now=now, retention=timedelta(hours=24))
+        return await place_order(
+            call.db, call.resources.creates, order, keyed, prices=prices, customer_id="buyer-0", now=now, retention=timedelta(hours=24)
+        )
 
     known, answer = await prices(skus), await placed()
     await table.time("order: prices it believes", lambda: prices(skus))

@@ -25,6 +25,7 @@ from service.foundation.db import Database
 from service.foundation.lifecycle import Lifecycle
 from service.foundation.log import get_logger
 from service.foundation.redis import RedisClient
+from service.orders.placing import group_creates
 from service.orders.routes import router as orders_router
 from service.outbox import backlog_rows
 from service.products.routes import router as products_router
@@ -161,11 +162,12 @@ def _lifespan(settings: Settings, lifecycle: Lifecycle) -> Callable[[FastAPI], A
 def open_resources(settings: Settings, lifecycle: Lifecycle) -> Resources:
     """What the process holds open (nothing is connected yet)."""
     keys, redis = KeySet(settings.auth), RedisClient(settings.redis)
-    cache = Cache(redis, pool_size=settings.db.pool_size)
+    cache, db = Cache(redis, pool_size=settings.db.pool_size), Database(settings.db, application="orders-api")
     return Resources(
         settings=settings,
         lifecycle=lifecycle,
-        db=Database(settings.db, application="orders-api"),
+        db=db,
+        creates=group_creates(db, size=settings.orders.group_size),
         redis=redis,
         cache=cache,
         limiter=Limiter(settings, redis, cache),

@@ -160,6 +160,7 @@ class AuthSettings(Group):
 class OrderSettings(Group):
     model_config = _prefix("ORDERS_")
     key_retention_h: int = Field(72, ge=1, description="idempotency keys replay at least this long")
+    group_size: int = Field(16, ge=1, le=64, description="orders that commit together at most, where several wait; 1: each alone")
     expire_after_s: float = Field(3600, gt=0, description="placed or reserved for longer: expired")
     expire_slack_s: float = Field(900, ge=0, description="room between the last retry and expiry")
     charge_grace_s: float = Field(900, ge=0, description="a charge started less than this ago delays expiry")

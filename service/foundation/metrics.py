@@ -57,6 +57,7 @@ db_pool_in_use = Gauge("orders_db_pool_in_use", "Connections handed out.")
 db_pool_wait = Histogram(
     "orders_db_pool_wait_seconds", "Wait for a connection, of those who had to wait.", buckets=(0.001, 0.005, 0.02, 0.1, 0.25, 1.0)
 )
+grouped_size = Histogram("orders_db_group_size", "Callers that committed together, where several waited.", buckets=(1, 2, 4, 8, 16, 32))
 db_connect_errors = Counter("orders_db_connect_errors_total", "Connections that could not be opened.")
 
 # Breakers: 0 closed, 1 half-open, 2 open.

@@ -18,12 +18,14 @@ from service.answers import KeyedRequest, StoredAnswer, lock_wait_is_in_flight, 
 from service.errors import FieldError, Overloaded, PriceChanged, ServiceError, ValidationFailed
 from service.foundation import failpoints, metrics
 from service.foundation.db import Database, retry_contention
+from service.foundation.grouped import Grouped
 from service.foundation.sql import load_sql
 from service.orders.schemas import REPRESENTATION, PlaceOrder, encode, present_order
 from service.outbox import bounded, context_headers, new_id_text
 from service.products.operations import find_products
 
 _PLACE: Final = load_sql(__file__, "place_order.sql")
+_GROUPS_AT_ONCE: Final = 2
 _RUNS: Final = 3
 _NEW: Final = metrics.idempotency.labels("new")
 _REPLAYED: Final = metrics.idempotency.labels("replayed")
@@ -38,6 +40,11 @@ class Mismatch(Exception):
     def __init__(self, error: ServiceError) -> None:
         super().__init__(str(error))
         self.error = error
+
+
+def group_creates(db: Database, *, size: int) -> Grouped:
+    """Where creates meet that come at once: up to `size` commit together (docs/adr/0023)."""
+    return Grouped(db, _PLACE, span="INSERT idempotency_key", size=size, at_once=_GROUPS_AT_ONCE)
 
 
 class _ProbeOver(Exception):
@@ -97,7 +104,7 @@ def _word(request: PlaceOrder, lines: Sequence[Mapping[str, Any]], total: int, *
 
 
 async def place_order(
-    db: Database, request: PlaceOrder, keyed: KeyedRequest, *, prices: Prices, customer_id: str, now: datetime, retention: timedelta
+    db: Database, creates: Grouped, request: PlaceOrder, keyed: KeyedRequest, *, prices: Prices, customer_id: str, now: datetime, retention: timedelta
 ) -> StoredAnswer:
     """The answer to this key: a new 201, or the one given before (`replayed`).
 
@@ -118,7 +125,7 @@ async def place_order(
                 return answer_or_facts
             beliefs = answer_or_facts
             continue
-        outcome, answer = await retry_contention(partial(_run, db, draft, keyed, retention))
+        outcome, answer = await retry_contention(partial(_run, creates, draft, keyed, retention))
         if answer is not None:
             (_REPLAYED if answer.replayed else _NEW).inc()
             return answer
@@ -128,11 +135,9 @@ async def place_order(
     raise Overloaded("the catalogue or the key kept changing")
 
 
-async def _run(db: Database, draft: Draft, keyed: KeyedRequest, retention: timedelta) -> tuple[str, StoredAnswer | None]:
-    async with db.connection() as connection:
-        with lock_wait_is_in_flight():
-            row = await connection.fetchrow(_PLACE, *_arguments(draft, keyed, retention))
-    assert row is not None  # the statement always answers one row
+async def _run(creates: Grouped, draft: Draft, keyed: KeyedRequest, retention: timedelta) -> tuple[str, StoredAnswer | None]:
+    with lock_wait_is_in_flight():
+        row = await creates.fetchrow(_arguments(draft, keyed, retention), order=(keyed.principal, keyed.key))
     await failpoints.hit("after-key-claim")
     if row["outcome"] == "created":
         return "created", draft.answer

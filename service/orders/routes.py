@@ -51,7 +51,8 @@ async def place(call: Call, body: schemas.PlaceOrder) -> Response:
         return await cached_products(call.cache, call.db, skus, peeks=call.peeks)
 
     now = call.resources.clock.now()
-    answer = await place_order(call.db, body, call.keyed, prices=prices, customer_id=customer_id, now=now, retention=call.retention)
+    creates = call.resources.creates
+    answer = await place_order(call.db, creates, body, call.keyed, prices=prices, customer_id=customer_id, now=now, retention=call.retention)
     return answer_response(answer)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from service.foundation.cache import Cache
 from service.foundation.clock import Clock, SystemClock
 from service.foundation.db import Database
+from service.foundation.grouped import Grouped
 from service.foundation.lifecycle import Lifecycle
 from service.foundation.redis import RedisClient
 from service.settings import Settings
@@ -23,6 +24,7 @@ class Resources:
     settings: Settings
     lifecycle: Lifecycle
     db: Database
+    creates: Grouped
     redis: RedisClient
     cache: Cache
     limiter: Limiter
