@@ -33,7 +33,7 @@ from service.foundation.cache import Cache
 from service.foundation.clock import SystemClock
 from service.foundation.db import Database
 from service.foundation.redis import RedisClient
-from service.products.operations import Reservation, reserve
+from service.products.operations import Reservation, group_reserves, reserve
 from service.settings import load_settings
 from workers.handling import Context, Handling
 from workers.main import GROUPS
@@ -107,7 +107,7 @@ async def measure(blocks: int) -> dict[str, dict[str, float]]:
         sink, cache = FileSink(Path(folder) / "sent.jsonl"), RedisClient(settings.redis)
         found = {}
         for group in GROUPS:
-            context = Context(group, db, settings, Instant(), sink, Cache(cache))  # type: ignore[arg-type]
+            context = Context(group, db, settings, Instant(), sink, Cache(cache), group_reserves(db, group, size=1))  # type: ignore[arg-type]
             handling = Handling(group, GROUPS[group], context, None, clock=SystemClock())  # type: ignore[arg-type]
             found[group] = await _compare(group, _through(handling, group), _floor(group, bare, client), bare, servers, blocks=blocks)
         await cache.close()
@@ -155,7 +155,7 @@ def _floor(group: str, bare: Any, client: Any) -> Work:
 
     async def inventory(item: Item) -> None:
         async with bare.transaction():
-            await reserve(bare, Reservation(item.id, "bench", 1000, "EUR", [item.sku], [1]), consumer="bench", event_id=uuid4())
+            await reserve(bare, [Reservation(uuid4(), item.id, "bench", 1000, "EUR", [item.sku], [1])], consumer="bench")
 
     async def payments(item: Item) -> None:
         await bare.execute(_INTEND, item.id)

@@ -22,6 +22,7 @@ from service.foundation.clock import Clock, SystemClock
 from service.foundation.db import Database
 from service.foundation.log import get_logger
 from service.payments import Provider
+from service.products.operations import Reserves
 from service.settings import Settings
 from workers.dead_letters import park
 from workers.envelope import Envelope, attempt_of, decode, header_text, not_before_ms, stream_of
@@ -47,6 +48,7 @@ class Context:
     provider: Provider
     sink: Sink
     cache: Cache
+    reserves: Reserves
 
 
 # Answers what happened: applied, duplicate, superseded.

@@ -84,8 +84,8 @@ class Pod:
                     facts = {name: order[name] for name in ("customer_id", "total_minor", "currency")}
                     lines = order["lines"]
                     skus, quantities = [line["sku"] for line in lines], [line["quantity"] for line in lines]
-                    wanted = Reservation(order_id=order_id, skus=skus, quantities=quantities, **facts)
-                    done = await reserve(connection, wanted, consumer="inventory", event_id=new_id()) == "reserved"
+                    wanted = Reservation(event_id=new_id(), order_id=order_id, skus=skus, quantities=quantities, **facts)
+                    done = await reserve(connection, [wanted], consumer="inventory") == ["reserved"]
         except ServiceError:
             return 503
         if done:

@@ -284,6 +284,12 @@ DATA: Final = (
                 "OrdersDbPoolSaturated",
             ),
             Panel(
+                "orders that commit together, p50",
+                "none",
+                "Where several waited; 1: nothing to group.",
+                ((quantile(0.5, "orders_db_group_size", "job"), "{{job}}"),),
+            ),
+            Panel(
                 "connections that failed",
                 "ops",
                 "Refused, timed out, failed over.",

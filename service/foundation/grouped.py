@@ -1,112 +1,104 @@
-"""One statement for many callers at once: one round trip, one transaction, one flush to disk for all who came meanwhile.
+"""One transaction for many callers at once: one round trip and one flush to disk for all who came meanwhile.
 
-A caller alone runs the plain statement at once; those who come while it runs go together next (asyncpg's `fetchmany`:
-the same text, pipelined). What is answered was committed. A group that fails as a whole is run again one by one, so that
-each caller gets their own outcome. Tests: tests/integration/test_grouped.py; reasons and price: docs/adr/0023.
+A caller alone is served at once; those who come meanwhile go together next. What is answered was committed. A group that
+fails as a whole is done again one by one, so that each caller gets their own outcome; so the work must be safe to repeat.
+Tests: tests/integration/test_grouped.py; reasons and price: docs/adr/0023.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import asyncpg
 
 from service.errors import DependencyUnavailable, Overloaded
 from service.foundation import metrics, tracing
-from service.foundation.db import Database
+from service.foundation.db import Connection, Database
+
+V = TypeVar("V")
+R = TypeVar("R")
+# What is done for the values of one transaction, in their order; answers as many results.
+Work = Callable[[Connection, Sequence[V]], Awaitable[Sequence[R]]]
 
 # One that waits this long (for a lock, mostly) no longer keeps the next group from starting.
 _STUCK_S: Final = 0.025
+# Turns of the event loop in which those just answered may come back and be in the next group.
+_BREATHS: Final = 3
 _SPAN: Final = {"db.system.name": "postgresql"}
 
 
 class _Caller(NamedTuple):
     order: tuple[str, ...]
-    values: Sequence[Any]
-    answer: asyncio.Future[asyncpg.Record | None]
+    value: Any
+    answer: asyncio.Future[Any]
 
 
-class Grouped:
-    """Callers of one statement that answers one row and may be run again safely after a failure.
+class Grouped(Generic[V, R]):
+    """Callers of one piece of work. `size`: most of them in one transaction; 1: each alone. `at_once`: groups before callers wait.
 
-    `size`: most of them in one transaction; 1 runs each alone. `at_once`: groups under way before callers begin to wait.
+    `transactional`: the work is more than one statement. `span`: what callers wait for, in a trace.
     """
 
-    def __init__(self, db: Database, sql: str, *, span: str, size: int, at_once: int) -> None:
-        self._db, self._sql, self._span, self._size, self._at_once = db, sql, span, size, at_once
+    def __init__(self, db: Database, work: Work[V, R], *, span: str, size: int, at_once: int, transactional: bool = False) -> None:
+        self._db, self._work, self._span, self._size, self._at_once = db, work, span, size, at_once
+        self._open = db.transaction if transactional else db.connection
         self._waiting: deque[_Caller] = deque()
         self._under_way = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def fetchrow(self, values: Sequence[Any], *, order: tuple[str, ...]) -> asyncpg.Record:
-        """The statement's row. `order`: what it locks; groups lock in this order, so two of them cannot wait for each other."""
+    async def run(self, value: V, *, order: tuple[str, ...]) -> R:
+        """The work's result. `order`: what it locks; groups lock in this order, so two of them cannot wait for each other."""
         if self._size == 1:
-            return await self._alone(values)
+            return await self._alone(value)
         if self._under_way < self._at_once:
             turn = _Turn(self)
             try:
-                return await self._alone(values)
+                return await self._alone(value)
             finally:
                 turn.over()
-        caller = _Caller(order, values, asyncio.get_running_loop().create_future())
+        caller = _Caller(order, value, asyncio.get_running_loop().create_future())
         self._waiting.append(caller)
         with tracing.client_span(self._span, _SPAN):
-            row = await caller.answer
+            results: list[R] = await caller.answer
         # None: the group failed as a whole. Alone it shows whose fault it was.
-        return row if row is not None else await self._alone(values)
-
-    async def _alone(self, values: Sequence[Any]) -> asyncpg.Record:
-        async with self._db.connection() as connection:
-            row = await connection.fetchrow(self._sql, *values)
-        assert row is not None  # the statement always answers one row
-        return row
-
-    def start_waiting(self) -> None:
-        """Send off those who wait, if a group may start."""
-        while self._waiting and self._under_way < self._at_once:
-            group: list[_Caller] = []
-            while self._waiting and len(group) < self._size:
-                caller = self._waiting.popleft()
-                if not caller.answer.done():  # gone: their deadline passed, or the client left
-                    group.append(caller)
-            if group:
-                task = asyncio.create_task(self._together(group, _Turn(self)), name="grouped")
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-
-    async def _together(self, group: list[_Caller], turn: _Turn) -> None:
-        group.sort(key=_order)
-        metrics.grouped_size.observe(len(group))
-        rows: Sequence[asyncpg.Record | None] = [None] * len(group)
-        failure: Exception | None = None
-        try:
-            async with self._db.connection() as connection:
-                rows = await connection.fetchmany(self._sql, [caller.values for caller in group])
-        except Exception as error:  # noqa: BLE001 - a server that is away is away for all of them; else one may be at fault, or a lock
-            if isinstance(error, Overloaded | DependencyUnavailable) and not isinstance(error.__cause__, ValueError):
-                failure = error
-        finally:
-            turn.over()
-        for caller, row in zip(group, rows, strict=True):
-            if caller.answer.done():
-                continue
-            if failure is None:
-                caller.answer.set_result(row)
-            else:
-                caller.answer.set_exception(failure)
+        return results[0] if results else await self._alone(value)
 
     def begin(self) -> None:
         """One more is under way."""
         self._under_way += 1
 
     def end(self) -> None:
-        """One is over: the next may start."""
+        """One is over: those who wait may start."""
         self._under_way -= 1
-        if self._waiting:
-            self.start_waiting()
+        while self._waiting and self._under_way < self._at_once:
+            waiting = [self._waiting.popleft() for _ in range(min(self._size, len(self._waiting)))]
+            # Without those whose deadline passed, or whose client left.
+            if group := [caller for caller in waiting if not caller.answer.done()]:
+                task = asyncio.create_task(self._together(group, _Turn(self)), name="grouped")
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _alone(self, value: V) -> R:
+        async with self._open() as connection:
+            return (await self._work(connection, [value]))[0]
+
+    async def _together(self, group: list[_Caller], turn: _Turn) -> None:
+        group.sort(key=_order)
+        metrics.grouped_size.observe(len(group))
+        try:
+            async with self._open() as connection:
+                results = await self._work(connection, [caller.value for caller in group])
+            _tell(group, [[result] for result in results])
+        except Exception as error:  # noqa: BLE001 - a server that is away is away for all of them; else one may be at fault, or a lock
+            away = isinstance(error, Overloaded | DependencyUnavailable) and not isinstance(error.__cause__, ValueError)
+            _tell(group, [error if away else [] for _ in group])
+        finally:
+            for _ in range(_BREATHS):
+                await asyncio.sleep(0)
+            turn.over()
 
 
 class _Turn:
@@ -114,9 +106,9 @@ class _Turn:
 
     __slots__ = ("_grouped", "_timer")
 
-    def __init__(self, grouped: Grouped) -> None:
+    def __init__(self, grouped: Grouped[Any, Any]) -> None:
         grouped.begin()
-        self._grouped: Grouped | None = grouped
+        self._grouped: Grouped[Any, Any] | None = grouped
         self._timer = asyncio.get_running_loop().call_later(_STUCK_S, self.over)
 
     def over(self) -> None:
@@ -126,5 +118,29 @@ class _Turn:
             grouped.end()
 
 
+def pipelined(sql: str) -> Work[Sequence[Any], asyncpg.Record]:
+    """Work that is one statement answering one row: the same text for each of them, sent without waiting in between."""
+
+    async def work(connection: Connection, values: Sequence[Sequence[Any]]) -> Sequence[asyncpg.Record]:
+        if len(values) > 1:
+            rows: Sequence[asyncpg.Record] = await connection.fetchmany(sql, values)
+            return rows
+        row = await connection.fetchrow(sql, *values[0])
+        assert row is not None
+        return [row]
+
+    return work
+
+
 def _order(caller: _Caller) -> tuple[str, ...]:
     return caller.order
+
+
+def _tell(group: Sequence[_Caller], answers: Sequence[list[Any] | Exception]) -> None:
+    for caller, answer in zip(group, answers, strict=True):
+        if caller.answer.done():
+            continue
+        if isinstance(answer, Exception):
+            caller.answer.set_exception(answer)
+        else:
+            caller.answer.set_result(answer)

@@ -13,12 +13,13 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 import orjson
+from asyncpg import Record
 
 from service.answers import KeyedRequest, StoredAnswer, lock_wait_is_in_flight, probe_key, replay
 from service.errors import FieldError, Overloaded, PriceChanged, ServiceError, ValidationFailed
 from service.foundation import failpoints, metrics
 from service.foundation.db import Database, retry_contention
-from service.foundation.grouped import Grouped
+from service.foundation.grouped import Grouped, pipelined
 from service.foundation.sql import load_sql
 from service.orders.schemas import REPRESENTATION, PlaceOrder, encode, present_order
 from service.outbox import bounded, context_headers, new_id_text
@@ -30,6 +31,7 @@ _RUNS: Final = 3
 _NEW: Final = metrics.idempotency.labels("new")
 _REPLAYED: Final = metrics.idempotency.labels("replayed")
 
+Creates = Grouped[Sequence[Any], Record]
 # SKU → what the process believes about it: price_minor, currency, active.
 Prices = Callable[[Sequence[str]], Awaitable[Mapping[str, Mapping[str, Any]]]]
 
@@ -42,9 +44,9 @@ class Mismatch(Exception):
         self.error = error
 
 
-def group_creates(db: Database, *, size: int) -> Grouped:
+def group_creates(db: Database, *, size: int) -> Creates:
     """Where creates meet that come at once: up to `size` commit together (docs/adr/0023)."""
-    return Grouped(db, _PLACE, span="INSERT idempotency_key", size=size, at_once=_GROUPS_AT_ONCE)
+    return Grouped(db, pipelined(_PLACE), span="INSERT idempotency_key", size=size, at_once=_GROUPS_AT_ONCE)
 
 
 class _ProbeOver(Exception):
@@ -104,7 +106,7 @@ def _word(request: PlaceOrder, lines: Sequence[Mapping[str, Any]], total: int, *
 
 
 async def place_order(
-    db: Database, creates: Grouped, request: PlaceOrder, keyed: KeyedRequest, *, prices: Prices, customer_id: str, now: datetime, retention: timedelta
+    db: Database, creates: Creates, request: PlaceOrder, keyed: KeyedRequest, *, prices: Prices, customer_id: str, now: datetime, retention: timedelta
 ) -> StoredAnswer:
     """The answer to this key: a new 201, or the one given before (`replayed`).
 
@@ -135,9 +137,9 @@ async def place_order(
     raise Overloaded("the catalogue or the key kept changing")
 
 
-async def _run(creates: Grouped, draft: Draft, keyed: KeyedRequest, retention: timedelta) -> tuple[str, StoredAnswer | None]:
+async def _run(creates: Creates, draft: Draft, keyed: KeyedRequest, retention: timedelta) -> tuple[str, StoredAnswer | None]:
     with lock_wait_is_in_flight():
-        row = await creates.fetchrow(_arguments(draft, keyed, retention), order=(keyed.principal, keyed.key))
+        row = await creates.run(_arguments(draft, keyed, retention), order=(keyed.principal, keyed.key))
     await failpoints.hit("after-key-claim")
     if row["outcome"] == "created":
         return "created", draft.answer

@@ -7,7 +7,7 @@ Invariant G1: Σ available + reserved + shipped = seeded + restocked, at all tim
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
@@ -18,7 +18,8 @@ from sqlalchemy.types import Text
 
 from service.errors import NotFound, PreconditionFailed
 from service.events import OrderRejected, OrderReserved, ProductChanged, ProductRestocked
-from service.foundation.db import Connection, Statement
+from service.foundation.db import Connection, Database, Statement
+from service.foundation.grouped import Grouped
 from service.foundation.sql import load_sql
 from service.models import product, stock, stock_ledger
 from service.outbox import context_headers, encode, make_event, new_id, record
@@ -64,14 +65,16 @@ _RELEASE: Final = load_sql(__file__, "release_stock.sql")
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What an `order.placed` asks for."""
+    """What an `order.placed` asks for; `headers` ride with the event that answers it."""
 
+    event_id: UUID
     order_id: UUID
     customer_id: str
     total_minor: int
     currency: str
     skus: Sequence[str]
     quantities: Sequence[int]
+    headers: Mapping[str, str] = field(default_factory=context_headers)
 
 
 async def find_products(connection: Connection, skus: Sequence[str]) -> dict[str, Record]:
@@ -136,27 +139,36 @@ async def restock(connection: Connection, sku: str, quantity: int) -> int:
     return int(version)
 
 
-async def reserve(connection: Connection, wanted: Reservation, *, consumer: str, event_id: UUID) -> str:
-    """Take all lines from stock or reject the order, once per event.
+async def reserve(connection: Connection, wanted: Sequence[Reservation], *, consumer: str) -> list[str]:
+    """Take each order's lines from stock, all or nothing, or reject the order; in the caller's transaction, once per event.
 
-    Answers `reserved`, `rejected`, `superseded` (the order is no longer placed) or `duplicate`.
+    Answers for each `reserved`, `rejected`, `superseded` (the order is no longer placed) or `duplicate`. Many of them
+    cost little more than one: the locks of all first, then the statement of one, pipelined.
     """
+    await connection.fetchval(_LOCK, [each.order_id for each in wanted], [sku for each in wanted for sku in each.skus])
+    values = [_reserve_values(each, consumer) for each in wanted]
+    rows = await connection.fetchmany(_RESERVE, values) if len(values) > 1 else [await connection.fetchrow(_RESERVE, *values[0])]
+    return [str(row["outcome"]) for row in rows if row is not None]
+
+
+def _reserve_values(wanted: Reservation, consumer: str) -> tuple[Any, ...]:
     facts = {"order_id": wanted.order_id, "customer_id": wanted.customer_id, "total_minor": wanted.total_minor, "currency": wanted.currency}
-    await connection.fetchval(_LOCK, [wanted.order_id], list(wanted.skus))
-    outcome = await connection.fetchval(
-        _RESERVE,
-        consumer,
-        event_id,
-        wanted.order_id,
-        list(wanted.skus),
-        list(wanted.quantities),
-        new_id(),
-        encode(OrderReserved(**facts)),
-        new_id(),
-        encode(OrderRejected(**facts, reason="out_of_stock")),
-        context_headers(),
-    )
-    return str(outcome)
+    return (
+        consumer, wanted.event_id, wanted.order_id, list(wanted.skus), list(wanted.quantities),
+        new_id(), encode(OrderReserved(**facts)), new_id(), encode(OrderRejected(**facts, reason="out_of_stock")), dict(wanted.headers),
+    )  # fmt: skip
+
+
+Reserves = Grouped[Reservation, str]
+
+
+def group_reserves(db: Database, consumer: str, *, size: int) -> Reserves:
+    """Where events meet that are worked on side by side: up to `size` reserve in one transaction (docs/adr/0023)."""
+
+    async def work(connection: Connection, wanted: Sequence[Reservation]) -> Sequence[str]:
+        return await reserve(connection, wanted, consumer=consumer)
+
+    return Grouped(db, work, span="reserve", size=size, at_once=1, transactional=True)
 
 
 async def lock_held_stock(connection: Connection, order_id: UUID) -> None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from service.foundation.cache import Cache
 from service.foundation.clock import Clock, SystemClock
 from service.foundation.db import Database
-from service.foundation.grouped import Grouped
 from service.foundation.lifecycle import Lifecycle
 from service.foundation.redis import RedisClient
+from service.orders.placing import Creates
 from service.settings import Settings
 from service.web.admission import Admission
 from service.web.auth import Authenticator
@@ -24,7 +24,7 @@ class Resources:
     settings: Settings
     lifecycle: Lifecycle
     db: Database
-    creates: Grouped
+    creates: Creates
     redis: RedisClient
     cache: Cache
     limiter: Limiter

@@ -78,7 +78,7 @@ class Line:
     def start(self, *topics: str, name: str = "") -> tuple[Lifecycle, asyncio.Task[None]]:
         """A member of the group."""
         life, redis = Lifecycle(), RedisClient(self.settings.redis)
-        context = Context(GROUP, self.db, self.settings, None, None, Cache(redis))  # type: ignore[arg-type]
+        context = Context(GROUP, self.db, self.settings, None, None, Cache(redis), None)  # type: ignore[arg-type]
         mover = Mover(self.settings.kafka, client_id="test-mover")
         self.handling = Handling(GROUP, {"order.paid": self._handle}, context, mover)
         consumer = Consumer(f"{self.topic}{name}", list(topics or (self.topic,)), self.handling, self.settings, life)

@@ -216,7 +216,7 @@ async def test_impossible_headers_and_sizes_end_as_dead_letters(db: Database, se
             assert topic == "orders.events.v1.payments.dlt", "the name is made of topics that exist"
             raise MessageSizeTooLargeError("does not fit with its headers")
 
-    context = Context("payments", db, settings, None, None, None)  # type: ignore[arg-type]  # poison reaches no handler
+    context = Context("payments", db, settings, None, None, None, None)  # type: ignore[arg-type]  # poison reaches no handler
     handling = Handling("payments", {}, context, Tight())
     offset = uuid4().int >> 80
     for number, headers in enumerate((

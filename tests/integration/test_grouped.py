@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import asyncpg
 import pytest
@@ -12,12 +13,13 @@ import pytest_asyncio
 
 from service.errors import DependencyUnavailable
 from service.foundation.db import Database
-from service.foundation.grouped import Grouped
+from service.foundation.grouped import Grouped, pipelined
 from service.settings import Settings
 from tests.integration.waiting import until
 
 _WHO = "SELECT pg_current_xact_id()::text AS xact, $1::int AS number"
 _LOCK = "SELECT $1::text AS name FROM (SELECT pg_advisory_xact_lock(hashtextextended($1, 0))) AS held"
+Statements = Grouped[Sequence[Any], asyncpg.Record]
 _KEYS, _CALLS = 20, 600
 
 
@@ -31,12 +33,12 @@ async def db(settings: Settings) -> AsyncIterator[Database]:
     await found.close()
 
 
-def _grouped(db: Database, sql: str, *, size: int = 16, at_once: int = 1) -> Grouped:
-    return Grouped(db, sql, span="SELECT", size=size, at_once=at_once)
+def _grouped(db: Database, sql: str, *, size: int = 16) -> Statements:
+    return Grouped(db, pipelined(sql), span="SELECT", size=size, at_once=1)
 
 
-async def _numbers(grouped: Grouped, count: int) -> list[str]:
-    rows = await asyncio.gather(*(grouped.fetchrow((number,), order=(f"{number:03}",)) for number in range(count)))
+async def _numbers(grouped: Statements, count: int) -> list[str]:
+    rows = await asyncio.gather(*(grouped.run((number,), order=(f"{number:03}",)) for number in range(count)))
     assert [row["number"] for row in rows] == list(range(count)), "each caller gets their own row"
     return [row["xact"] for row in rows]
 
@@ -52,14 +54,14 @@ async def test_a_size_of_one_runs_each_alone(db: Database) -> None:
 
 async def test_one_callers_mistake_is_theirs_alone(db: Database) -> None:
     grouped = _grouped(db, "SELECT 10 / $1::int AS tenth")
-    answers = await asyncio.gather(*(grouped.fetchrow((number,), order=("",)) for number in (1, 2, 0, 5)), return_exceptions=True)
+    answers = await asyncio.gather(*(grouped.run((number,), order=("",)) for number in (1, 2, 0, 5)), return_exceptions=True)
     assert isinstance(answers[2], asyncpg.DivisionByZeroError)
     assert [answer["tenth"] for answer in answers if isinstance(answer, asyncpg.Record)] == [10, 5, 2]
 
 
 async def test_a_value_the_driver_refuses_is_its_callers_alone(db: Database) -> None:
     grouped = _grouped(db, _WHO)
-    answers = await asyncio.gather(*(grouped.fetchrow((number,), order=("",)) for number in (1, 2, 2**40, 3)), return_exceptions=True)
+    answers = await asyncio.gather(*(grouped.run((number,), order=("",)) for number in (1, 2, 2**40, 3)), return_exceptions=True)
     assert [isinstance(answer, asyncpg.Record) for answer in answers] == [True, True, False, True]
 
 
@@ -68,7 +70,7 @@ async def test_groups_of_two_processes_never_wait_for_each_other_in_a_circle(db:
     # The locks of a circle would end a group by an error, and its callers would be run alone: it must not come to that.
     run_alone = Grouped._alone
 
-    async def counted(self: Grouped, values: tuple[str, ...]) -> asyncpg.Record:
+    async def counted(self: Statements, values: tuple[str, ...]) -> asyncpg.Record:
         nonlocal alone
         alone += 1
         return await run_alone(self, values)
@@ -78,7 +80,7 @@ async def test_groups_of_two_processes_never_wait_for_each_other_in_a_circle(db:
     wanted = random.Random(11).choices(keys, k=_CALLS)
 
     async def call(number: int, key: str) -> str:
-        row = await two[number % 2].fetchrow((key,), order=(key,))
+        row = await two[number % 2].run((key,), order=(key,))
         return str(row["name"])
 
     assert await asyncio.gather(*(call(number, key) for number, key in enumerate(wanted))) == wanted
@@ -91,8 +93,8 @@ async def test_who_waits_for_a_lock_holds_up_nobody_who_comes_later(db: Database
     try:
         async with holder.transaction():
             await holder.fetchrow(_LOCK, "held")
-            waiting = asyncio.create_task(grouped.fetchrow(("held",), order=("held",)))
-            others = await asyncio.gather(*(grouped.fetchrow((f"free-{number}",), order=(f"free-{number}",)) for number in range(5)))
+            waiting = asyncio.create_task(grouped.run(("held",), order=("held",)))
+            others = await asyncio.gather(*(grouped.run((f"free-{number}",), order=(f"free-{number}",)) for number in range(5)))
             assert [row["name"] for row in others] == [f"free-{number}" for number in range(5)]
             assert not waiting.done()
         assert (await waiting)["name"] == "held"
@@ -102,7 +104,7 @@ async def test_who_waits_for_a_lock_holds_up_nobody_who_comes_later(db: Database
 
 async def test_a_caller_who_left_is_not_run_and_harms_nobody(db: Database) -> None:
     grouped = _grouped(db, _WHO)
-    tasks = [asyncio.create_task(grouped.fetchrow((number,), order=(str(number),))) for number in range(5)]
+    tasks = [asyncio.create_task(grouped.run((number,), order=(str(number),))) for number in range(5)]
     await asyncio.sleep(0)  # the first is under way, the others wait
     tasks[2].cancel()
     answers = await asyncio.gather(*tasks, return_exceptions=True)
@@ -115,8 +117,8 @@ async def test_a_connection_lost_under_a_group_is_unavailable_for_each_of_them(d
     try:
         async with holder.transaction():
             await holder.fetchrow(_LOCK, "m")
-            first = asyncio.create_task(grouped.fetchrow(("a",), order=("a",)))
-            group = [asyncio.create_task(grouped.fetchrow((key,), order=(key,))) for key in ("l", "m", "n")]
+            first = asyncio.create_task(grouped.run(("a",), order=("a",)))
+            group = [asyncio.create_task(grouped.run((key,), order=(key,))) for key in ("l", "m", "n")]
             await first
 
             async def blocked() -> int | None:
@@ -129,6 +131,6 @@ async def test_a_connection_lost_under_a_group_is_unavailable_for_each_of_them(d
             await holder.execute("SELECT pg_terminate_backend($1)", pid)
             answers = await asyncio.gather(*group, return_exceptions=True)
         assert [type(answer) for answer in answers] == [DependencyUnavailable] * 3
-        assert (await grouped.fetchrow(("after",), order=("after",)))["name"] == "after"
+        assert (await grouped.run(("after",), order=("after",)))["name"] == "after"
     finally:
         await holder.close()

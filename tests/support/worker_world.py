@@ -218,7 +218,7 @@ class WatchedHandling(handling.Handling):
         async def parking(transaction: Transaction, _group: str, record: ConsumerRecord, _error: BaseException) -> None:
             transaction.park(record)
 
-        context = handling.Context(GROUP, process, world.settings, process, None, None)  # type: ignore[arg-type]
+        context = handling.Context(GROUP, process, world.settings, process, None, None, None)  # type: ignore[arg-type]
         super().__init__(GROUP, {"order.reserved": _handle}, context, mover, breaker=breaker, clock=world.clock, parking=parking)
         self._world = world
 
