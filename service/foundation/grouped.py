@@ -2,7 +2,7 @@
 
 A caller alone is served at once; those who come meanwhile go together next. What is answered was committed. A group that
 fails as a whole is done again one by one, so that each caller gets their own outcome; so the work must be safe to repeat.
-Tests: tests/integration/test_grouped.py; reasons and price: docs/adr/0023.
+Tests: tests/integration/test_grouped.py; reasons and price: docs/adr/0022.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Mismatch(Exception):
 
 
 def group_creates(db: Database, *, size: int) -> Creates:
-    """Where creates meet that come at once: up to `size` commit together (docs/adr/0023)."""
+    """Where creates meet that come at once: up to `size` commit together (docs/adr/0022)."""
     return Grouped(db, pipelined(_PLACE), span="INSERT idempotency_key", size=size, at_once=_GROUPS_AT_ONCE)
 
 

@@ -163,7 +163,7 @@ Reserves = Grouped[Reservation, str]
 
 
 def group_reserves(db: Database, consumer: str, *, size: int) -> Reserves:
-    """Where events meet that are worked on side by side: up to `size` reserve in one transaction (docs/adr/0023)."""
+    """Where events meet that are worked on side by side: up to `size` reserve in one transaction (docs/adr/0022)."""
 
     async def work(connection: Connection, wanted: Sequence[Reservation]) -> Sequence[str]:
         return await reserve(connection, wanted, consumer=consumer)
