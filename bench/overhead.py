@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -23,7 +24,7 @@ AT_MOST: Final = 1.35
 _ROUNDS, _SECONDS = 16, 0.3
 _SILENT: Final = {"APP_TELEMETRY_LOG_LEVEL": "error", "APP_TELEMETRY_OTLP_URL": "", "APP_TELEMETRY_SAMPLE_RATIO": "0"}
 # Room for a machine that is busy with other things: what costs CPU is asked here, not what runs into its time-out.
-_PATIENT: Final = {
+PATIENT: Final = {
     "APP_DB_QUEUE_TIMEOUT_MS": "10000",
     "APP_DB_COMMAND_TIMEOUT_MS": "20000",
     "APP_HTTP_WRITE_DEADLINE_MS": "30000",
@@ -40,11 +41,12 @@ _VARIANTS: Final[dict[str, tuple[str, dict[str, str]]]] = {
 _ROWS: Final = (("create", "create_all_on"), ("cached read", "get_cached_all_on"))
 
 
-def _start_variants(rig: Rig) -> dict[str, int]:
+def start_variants(rig: Rig, variants: Mapping[str, tuple[str, Mapping[str, str]]]) -> dict[str, int]:
+    """Start an API process for each name → (module, settings); answers name → port."""
     ports = {}
-    for number, (name, (module, env)) in enumerate(_VARIANTS.items()):
+    for number, (name, (module, env)) in enumerate(variants.items()):
         port = rig.base_port + 105 + number
-        start(rig, name, module, "serve", env={**_PATIENT, **env, "HTTP_PORT": str(port), "OPS_PORT": str(port + 1000)}, core=rig.server_core)
+        start(rig, name, module, "serve", env={**PATIENT, **env, "HTTP_PORT": str(port), "OPS_PORT": str(port + 1000)}, core=rig.server_core)
         await_ready(rig, name, port + 1000)
         ports[name] = port
     return ports
@@ -64,7 +66,7 @@ def main() -> int:
             missing = arm_table.missing_features(rig)
             if missing:
                 raise BenchError(f"not everything is on: {', '.join(missing)}")
-            ports = _start_variants(rig)
+            ports = start_variants(rig, _VARIANTS)
             chosen = [
                 replace(table[arm], name=f"{arm} {name}", process=name, port=port, label=f"{label}, {name}")
                 for name, port in ports.items()

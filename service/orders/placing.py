@@ -26,7 +26,7 @@ from service.outbox import bounded, context_headers, new_id_text
 from service.products.operations import find_products
 
 _PLACE: Final = load_sql(__file__, "place_order.sql")
-_GROUPS_AT_ONCE: Final = 2
+_GROUPS_AT_ONCE: Final = 1
 _RUNS: Final = 3
 _NEW: Final = metrics.idempotency.labels("new")
 _REPLAYED: Final = metrics.idempotency.labels("replayed")
