@@ -136,7 +136,7 @@ def _around_the_event(run: Run, slo: Mapping[str, Any]) -> list[Check]:
     begin_s, end_s = run.plan.course.event_s
     limit_ms = max(route["p99_ms"] for route in slo["routes"].values())
     if run.plan.shape == "spike":
-        recovered = verdict.recovery_s(run.recorder.timeline(), end_s, limit_ms)
+        recovered = verdict.recovery_s(run.recorder, end_s, limit_ms)
         run.extra["recovery_s"] = recovered
         return [Check("objective", "recovery after the spike", recovered, slo["spike"]["recovery_s"], "s")]
     if run.plan.cut:

@@ -79,12 +79,27 @@ def test_a_growing_backlog_cannot_look_good() -> None:
     assert [check.name for check in late if not check.holds] == ["drained after the last arrival", "placed → paid p99"]
 
 
-def test_recovery_is_the_last_bad_second_after_the_fall() -> None:
-    rows = [{"t": at, "p99_ms": 900 if 10 <= at < 17 else 20, "failed": 0} for at in range(30)]
-    assert verdict.recovery_s(rows, 15.0, 300) == 2.0
-    assert verdict.recovery_s(rows, 20.0, 300) == 0.0
-    rows[25]["failed"] = 1
-    assert verdict.recovery_s(rows, 15.0, 300) == 11.0, "well again means for good"
+def spiked(**late: float) -> Recorder:
+    """20 answers a second: slow from 10 to 17 s, and those of `late` (s25=900: one answer of that second took as long)."""
+    made = Recorder()
+    for at in range(30):
+        for number in range(20):
+            slow = 900.0 if 10 <= at < 17 else late.get(f"s{at}", 20.0) if number == 0 else late.get(f"all{at}", 20.0)
+            made.request("GET /v1/products", at_s=at + number / 20, raw_ms=slow, intended_ms=slow, outcome="ok")
+    return made
+
+
+def test_recovery_ends_where_the_rest_of_the_run_is_within_its_p99() -> None:
+    assert verdict.recovery_s(spiked(), 15.0, 300) == 2.0
+    assert verdict.recovery_s(spiked(), 20.0, 300) == 0.0
+    assert verdict.recovery_s(spiked(all25=900), 15.0, 300) == 11.0, "well again means for good"
+    assert verdict.recovery_s(spiked(s25=900), 15.0, 300) == 2.0, "one slow answer of 260 is no spike: what is limited is a 99th percentile"
+
+
+def test_a_failure_after_the_spike_is_no_recovery() -> None:
+    made = spiked()
+    made.request("GET /v1/products", at_s=25.5, raw_ms=1, intended_ms=1, outcome="error")
+    assert verdict.recovery_s(made, 15.0, 300) == 11.0
 
 
 def test_a_slope_is_a_minute() -> None:
