@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from loadtests import verdict
+from loadtests.plan import SCENARIOS
 from service.dev.state import ROOT, read_stack
 from tests.support.load_runs import EASY, load
 
@@ -40,6 +41,16 @@ async def test_a_broken_invariant_is_3_whatever_else_was(stack_home: Path, tmp_p
     assert "verdict: INVARIANT BROKEN (exit 3): G1" in text
     assert "SKU-0700" in text
     assert said["exit"] == verdict.BROKEN
+
+
+@pytest.mark.parametrize("name", sorted(SCENARIOS.keys() - {"smoke"}))
+def test_every_scenario_runs_to_its_verdict(name: str, stack_home: Path, tmp_path: Path) -> None:
+    """Small and with easy objectives: that each does what it is for is asked of the machine at hand, by a person."""
+    plan = SCENARIOS[name]
+    code, text, said = load(stack_home, tmp_path / "run", "--seconds", "12" if plan.cut else "4", scenario=name)
+    assert code == 0, text
+    assert (said["scenario"], said["plan"]["shape"], said["plan"]["mix"], said["plan"]["cut"]) == (name, plan.shape, plan.mix, plan.cut)
+    assert said["extra"]["cuts"] == bool(plan.cut), "the dependency was away once, and nobody else's was"
 
 
 def test_plain_locust_ends_in_the_same_verdict(stack_home: Path, tmp_path: Path) -> None:

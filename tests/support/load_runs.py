@@ -26,14 +26,22 @@ p99_ms = 60000.0
 [saga]
 placed_to_paid_p99_s = 600.0
 drain_s = 600.0
+[spike]
+recovery_s = 600.0
+[outage]
+drain_s = 600.0
+[soak]
+api_memory_mib = 1e9
+connections = 1e9
+lag = 1e9
 """
 
 
-def load(home: Path, out: Path, *words: str, slip: float = 60_000, p95: float = 60_000) -> tuple[int, str, dict[str, Any]]:
-    """A short smoke against a running stack: its exit code, what it said, its summary."""
+def load(home: Path, out: Path, *words: str, scenario: str = "smoke", slip: float = 60_000, p95: float = 60_000) -> tuple[int, str, dict[str, Any]]:
+    """A short run against a running stack: its exit code, what it said, its summary."""
     out.mkdir()
     (out / "slo.toml").write_text(EASY.format(slip=slip, p95=p95))
-    command = [sys.executable, "-m", "service", "load", "smoke", "--home", str(home), "--rate", "10", "--seconds", "4", "--out", str(out)]
+    command = [sys.executable, "-m", "service", "load", scenario, "--home", str(home), "--rate", "10", "--seconds", "4", "--out", str(out)]
     done = subprocess.run([*command, "--objectives", str(out / "slo.toml"), *words], cwd=ROOT, capture_output=True, text=True, check=False)
     said = json.loads((out / "summary.json").read_text()) if (out / "summary.json").exists() else {}
     return done.returncode, done.stdout + done.stderr, said
