@@ -72,7 +72,7 @@ def targets() -> dict[str, tuple[Check, ...]]:
             schema("github-workflows", *glob(".github/workflows/*.yml")),
             schema("dependabot", ".github/dependabot.yml"),
             Check("shellcheck", (str(BIN / "shellcheck"), *scripts)),
-            pytest("tests/deploy", "tests/deploy/test_workflows.py", "tests/deploy/test_slo_watch.py", "tests/deploy/test_terraform_agrees.py"),
+            pytest("tests/deploy", *(f"tests/deploy/test_{name}.py" for name in ("workflows", "slo_watch", "terraform_agrees", "notification_consumer"))),
         ),
         "docs": (
             Check("chart README", (PYTHON, "deploy/verify/chart_readme.py", "--check")),

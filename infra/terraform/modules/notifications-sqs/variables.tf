@@ -49,3 +49,26 @@ variable "max_receives" {
     error_message = "2 to 20."
   }
 }
+
+variable "consumer" {
+  type = object({
+    package                      = string
+    signing_profile_version_arns = list(string)
+    vpc_id                       = string
+    subnet_ids                   = list(string)
+    webhook_url                  = string
+    max_concurrency              = optional(number, 5)
+  })
+  description = "A Lambda function that hands messages to a webhook: `package` is a signed zip of consumer/handler.py; null: none."
+  default     = null
+
+  validation {
+    condition     = var.consumer == null ? true : startswith(var.consumer.webhook_url, "https://")
+    error_message = "webhook_url must be https."
+  }
+
+  validation {
+    condition     = var.consumer == null ? true : var.consumer.max_concurrency >= 2 && var.consumer.max_concurrency <= 100
+    error_message = "max_concurrency: 2 (the least that AWS takes) to 100."
+  }
+}

@@ -82,3 +82,11 @@ mock_resource "aws_wafv2_web_acl" {
 mock_resource "aws_s3_bucket" {
   defaults = { id = "mock", arn = "arn:aws:s3:::mock" }
 }
+
+mock_resource "aws_lambda_function" {
+  defaults = { arn = "arn:aws:lambda:us-east-1:111122223333:function:mock" }
+}
+
+mock_resource "aws_lambda_code_signing_config" {
+  defaults = { arn = "arn:aws:lambda:us-east-1:111122223333:code-signing-config:csc-0" }
+}
