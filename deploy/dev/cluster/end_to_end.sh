@@ -42,6 +42,13 @@ k rollout status deployment --timeout 600s >/dev/null; held "PostgreSQL, Valkey,
 secret orders-smoke-token --from-literal="token=$(k exec deployment/stand-ins -c issuer -- plumbline token --sub customer-1)"
 helm upgrade --install "${release[@]}" --wait --timeout 10m >/dev/null
 held "installed: $(k get pods -l app.kubernetes.io/instance=orders --field-selector status.phase=Running --no-headers | wc -l) pods ready"
+k wait --for=condition=Complete job -l app.kubernetes.io/instance=orders --timeout 120s >/dev/null
+took() { # component: seconds from the Job's start to its end
+    local begin end
+    read -r begin end <<<"$(k get job -l "app.kubernetes.io/component=$1" -o jsonpath='{.items[0].status.startTime} {.items[0].status.completionTime}')"
+    echo $(($(date -d "$end" +%s) - $(date -d "$begin" +%s)))
+}
+held "the migration Job took $(took migrate) s, the topics Job $(took topics) s; other pods waited for the schema in db-wait"
 k exec deployment/orders-api -c api -- plumbline seed >/dev/null; held "seeded"
 helm test orders --namespace "$n" --timeout 5m >/dev/null; held "helm test: ready, a bad token refused, an order placed, read and cancelled"
 read -r -a who <<<"$(k exec deployment/orders-api -c api -- python -c 'import os; print(os.getuid(), os.access("/app", os.W_OK), os.path.exists("/var/run/secrets/kubernetes.io"))')"
@@ -50,28 +57,31 @@ read -r -a who <<<"$(k exec deployment/orders-api -c api -- python -c 'import os
 address=$(k get service orders-api -o jsonpath='{.spec.clusterIP}')
 k create configmap load --from-file=deploy/dev/cluster/load.py --dry-run=client -o yaml | k apply -f - >/dev/null
 # From inside the cluster, through the Service, a new connection a request; its log is the judge's.
-start_load() { # name, seconds
-    k run "$1" --image plumbline:ci --image-pull-policy Never --restart Never --overrides "$(python3 deploy/dev/cluster/load_pod.py "http://$address" "$2")" >/dev/null
+start_load() { # name
+    k run "$1" --image plumbline:ci --image-pull-policy Never --restart Never --overrides "$(python3 deploy/dev/cluster/load_pod.py "http://$address" 1800)" >/dev/null
     k wait --for=condition=Ready "pod/$1" --timeout 120s >/dev/null
 }
+# Still sending when what it watches is over: told to stop, it counts.
 end_load() { # name
+    k exec "$1" -- python -c 'import os, signal; os.kill(1, signal.SIGTERM)'
     k wait --for=jsonpath='{.status.containerStatuses[0].state.terminated}' "pod/$1" --timeout 600s >/dev/null
     k logs "$1" | tail -2 >"$work/load"
     grep -qE '^[0-9]+ requests, 0 failed$' "$work/load"; [ "$(k get pod "$1" -o jsonpath='{.status.containerStatuses[0].state.terminated.exitCode}')" = 0 ]
     k delete pod "$1" --wait=false >/dev/null
 }
 
-start_load load-roll "${LOAD_SECONDS:-120}"
+start_load load-roll
 k rollout restart deployment/orders-api >/dev/null; k rollout status deployment/orders-api --timeout 600s >/dev/null
-[ "$(k get pod load-roll -o jsonpath='{.status.phase}')" = Running ]   # else part of the rollout went unwatched
 end_load load-roll; held "every API pod replaced under 50 requests/s: $(tail -1 "$work/load")"
 
 # The budget: with nowhere to go, one pod of a workload may leave, the next is refused.
 if [ "$(kubectl get nodes --no-headers | wc -l)" -gt 1 ]; then
     node=$(k get pods -l app.kubernetes.io/component=api -o jsonpath='{range .items[*]}{.spec.nodeName}{"\n"}{end}' | grep -v '^n1$' | head -1)
-    start_load load-drain 60
+    kubectl cordon "$node" >/dev/null   # the judge must not be drained with it
+    start_load load-drain
     kubectl drain "$node" --ignore-daemonsets --delete-emptydir-data --force --timeout 300s >"$work/drain" 2>&1
     end_load load-drain; held "node $node drained under 50 requests/s: $(tail -1 "$work/load")"
+    k rollout status deployment/orders-api --timeout 600s >/dev/null
     kubectl cordon -l kubernetes.io/os=linux >/dev/null
     evict() { # pod
         printf '{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":"%s","namespace":"%s"}}' "$1" "$n" |
