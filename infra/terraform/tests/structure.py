@@ -123,6 +123,19 @@ def no_wildcards_and_no_lookups() -> Iterator[str | None]:
         yield f"{where}: data {looked_up[1]} breaks plans against a fake provider: pass the value, write JSON" if looked_up else None
 
 
+SECRET: Final = re.compile(
+    r'^\s*(?:(?:master_|administrator_)?passwords?|secret_string|secret_binary|auth_token|private_key(?:_pem)?)\s*='
+    r'|resource "(?:random_password|tls_private_key|aws_secretsmanager_secret_version|aws_iam_access_key)"', re.M
+)  # fmt: skip
+
+
+def no_secret_in_state() -> Iterator[str | None]:
+    """Whatever is an argument or made by Terraform stands in the state in the clear."""
+    for path in sorted([*TREE.rglob("*.tf"), *TREE.rglob("*.tfvars")]):
+        found = SECRET.search(path.read_text())
+        yield f"{path.relative_to(TREE)}: {found[0].strip()} puts a secret into the state: let AWS make it, or a person set it" if found else None
+
+
 def no_offline_lock() -> Iterator[str | None]:
     """A lock made from a local mirror holds one platform's hash and breaks every other machine."""
     listed = subprocess.run(["git", "ls-files", "*.terraform.lock.hcl"], cwd=TREE, capture_output=True, text=True, check=True).stdout.split()
@@ -147,7 +160,8 @@ def cost_is_current() -> Iterator[str | None]:
 
 
 CHECKS: Final[tuple[Callable[[], Iterator[str | None]], ...]] = (
-    readmes, variables, tests_exist, environments_agree, roles_have_the_boundary, no_wildcards_and_no_lookups, no_offline_lock, cost_is_current,
+    readmes, variables, tests_exist, environments_agree, roles_have_the_boundary, no_wildcards_and_no_lookups, no_secret_in_state,
+    no_offline_lock, cost_is_current,
 )  # fmt: skip
 
 
