@@ -39,6 +39,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def _torture() -> str:
     text = Path(__file__).with_name("torture.template.md").read_text(encoding="utf-8")
     for name, part in {
+        "summary": _summary(),
         "verdicts": _verdicts(),
         "mutants": _mutants(),
         "kinds": str(len(kinds_for("memory"))),
@@ -77,6 +78,24 @@ def _verdicts() -> str:
         for r in measured("torture")
     ]  # fmt: skip
     return table(heads, rows) if rows else "None kept yet."
+
+
+def _summary() -> str:
+    """One row a broker and length: how many held, and the worst of each bound."""
+    heads = ("broker", "s", "runs", "held", "faults", "a minute ≥", "overlap ≥", "first ok ≤", "quiet ≤", "events judged", "lost <")
+    groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    for row in measured("torture"):
+        groups.setdefault((row["broker"], row["seconds"]), []).append(row)
+    lines = [
+        (
+            broker, f"{seconds:g}", len(rows), sum(row["verdict"] == "held" for row in rows), sum(row["faults"] for row in rows),
+            f"{min(row['faults_per_minute'] for row in rows):.0f}", f"{min(row['overlapping'] for row in rows):.0%}",
+            f"{max(row['first_ok_s'] for row in rows):.1f} s", f"{max(row['drained_s'] for row in rows):.1f} s",
+            f"{sum(row['checked']['W1'] for row in rows):,}", f"{300 / max(1, sum(row['checked']['W1'] for row in rows)):.2g} %",
+        )
+        for (broker, seconds), rows in groups.items()
+    ]  # fmt: skip
+    return table(heads, lines) if lines else ""
 
 
 def _word(row: dict[str, Any]) -> str:
