@@ -24,6 +24,7 @@ _OVERLAP: Final = 0.5
 _GUESS_S: Final = 1.5  # what a fault without a duration of its own (a kill) takes, about
 _PROVIDER_REST_S: Final = 5.0  # a second helping would outlast the retry tiers: that is a dead letter by right
 _BREAKER_S: Final = 8.0
+_STEADY_S: Final = 3.0
 _PROBE_S: Final = 0.3  # connecting is tried again so often while its breaker is open
 _AGAIN: Final = 3  # a fault nobody felt is made so many times more
 
@@ -141,12 +142,22 @@ class Nemesis:
             self._watchers.add(asyncio.create_task(self._is_back(kind.target, done.end)))
 
     async def _is_back(self, target: str, begin: float) -> None:
-        """Breakers opened by the fault stay open a moment longer: until then the server is away for the service."""
+        """Breakers opened by the fault stay open a moment longer: until then the server is away for the service.
+
+        PostgreSQL's may close and open again while everybody logs in at once: it is back once it stayed closed for a while.
+        """
         deadline = time.monotonic() + _BREAKER_S
         await asyncio.sleep(_PROBE_S)
-        while time.monotonic() < deadline and any(await self.rig.metric("api", f'orders_breaker_state{{dependency="{target}')):  # noqa: ASYNC110 - asked of another process
+        last_open, steady_s = time.monotonic(), _STEADY_S if target == "postgres" else 0.0
+        end = time.time()
+        while time.monotonic() < deadline:
+            states = await self.rig.metric("api", f'orders_breaker_state{{dependency="{target}')
+            if any(states) or not states:
+                last_open, end = time.monotonic(), time.time()
+            elif time.monotonic() - last_open >= steady_s:
+                break
             await asyncio.sleep(0.1)
-        self.aftermath.append(Fault("breaker open", target, begin, time.time()))
+        self.aftermath.append(Fault("breaker open", target, begin, end))
 
     def faults(self) -> list[Fault]:
         """For the checker."""

@@ -47,6 +47,7 @@ class Watch:
     slow: list[float] = field(default_factory=list)
     _failed: dict[str, tuple[float, float]] = field(default_factory=dict)
     _counted_at: float = 0.0
+    _born: float = field(default_factory=time.time)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -72,14 +73,23 @@ class Watch:
             await asyncio.sleep(_EVERY_S)
 
     async def _invalidations(self) -> None:
-        """An invalidation Redis did not take in time (50 ms) is a moment at which Redis failed, whoever made it late."""
-        for process in read_stack(self.rig.home)["processes"]:
-            if process["role"] == "api":
-                failed = sum(await self.rig.metric("api", _FAILED, only=process["name"]))
-                before_at, before = self._failed.get(str(process["pid"]), (time.time() - 2 * _EVERY_S, 0.0))
-                if failed > before:
-                    self.unheard.append(Fault("invalidation not taken", "redis", before_at, time.time()))
-                self._failed[str(process["pid"])] = (time.time(), max(failed, before))
+        """An invalidation Redis did not take in time (50 ms) is a moment at which Redis failed, whoever made it late.
+
+        What a process counted since it was heard last may have been at any moment since; what it takes into its grave, too.
+        """
+        began = time.time()
+        here = {str(process["pid"]): process["name"] for process in read_stack(self.rig.home)["processes"] if process["role"] == "api"}
+        for pid in self._failed.keys() - here.keys():
+            self.unheard.append(Fault("process gone uncounted", "redis", self._failed.pop(pid)[0], time.time()))
+        for pid, name in here.items():
+            asked = time.time()
+            answers = await self.rig.metric("api", _FAILED, only=name)
+            since, before = self._failed.setdefault(pid, (self._born, 0.0))
+            if answers and sum(answers) > before:
+                self.unheard.append(Fault("invalidation not taken", "redis", since, time.time()))
+            if answers:
+                self._failed[pid] = (asked, sum(answers))
+        self._born = began  # whoever is met for the first time next was born after this
 
 
 async def resources(rig: Rig, phase: str) -> list[dict[str, Any]]:
