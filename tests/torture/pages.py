@@ -6,6 +6,7 @@ tests/budgets/test_proof_pages.py renders them again and compares: no page can d
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -72,8 +73,8 @@ def _verdicts() -> str:
     rows = [
         (
             r["broker"], f"{r['seconds']:g}", r["seed"], _word(r), r["faults"], r["kinds"],
-            f"{r['faults_per_minute']:.0f}", f"{r['overlapping']:.0%}", f"{r['operations']:,}", f"{r['orders']:,}", f"{r['first_ok_s']:.1f} s",
-            f"{r['drained_s']:.1f} s", f"{300 / max(1, r['checked']['W1']):.2g} %", f"{r['slowness']:.1f} ×", f"{r['load_average']:.0f}", r["commit"],
+            f"{r['faults_per_minute']:.0f}", f"{r['overlapping']:.0%}", f"{r['operations']:,}", f"{r['orders']:,}", _latest([r["first_ok_s"]]),
+            _latest([r["drained_s"]]), _lost([r]), f"{r['slowness']:.1f} ×", f"{r['load_average']:.0f}", r["commit"],
         )
         for r in measured("torture")
     ]  # fmt: skip
@@ -90,12 +91,24 @@ def _summary() -> str:
         (
             broker, f"{seconds:g}", len(rows), sum(row["verdict"] == "held" for row in rows), sum(row["faults"] for row in rows),
             f"{min(row['faults_per_minute'] for row in rows):.0f}", f"{min(row['overlapping'] for row in rows):.0%}",
-            f"{max(row['first_ok_s'] for row in rows):.1f} s", f"{max(row['drained_s'] for row in rows):.1f} s",
-            f"{sum(row['checked']['W1'] for row in rows):,}", f"{300 / max(1, sum(row['checked']['W1'] for row in rows)):.2g} %",
+            _latest(row["first_ok_s"] for row in rows), _latest(row["drained_s"] for row in rows),
+            f"{sum(row['checked']['W1'] for row in rows):,}", _lost(rows),
         )
         for (broker, seconds), rows in groups.items()
     ]  # fmt: skip
     return table(heads, lines) if lines else ""
+
+
+def _latest(times: Iterable[float]) -> str:
+    """The latest of some moments; what never came is no number."""
+    found = list(times)
+    return "never" if any(math.isnan(at) for at in found) else f"{max(found):.1f} s"
+
+
+def _lost(rows: Sequence[dict[str, Any]]) -> str:
+    """The rule of three, where nothing was lost."""
+    broken = any("W1" in str(row["reason"]) for row in rows)
+    return "–" if broken else f"{300 / max(1, sum(row['checked']['W1'] for row in rows)):.2g} %"
 
 
 def _word(row: dict[str, Any]) -> str:
