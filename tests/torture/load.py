@@ -27,6 +27,8 @@ HOT: Final = ("SKU-0002", "SKU-0002", "SKU-0020")  # of SKU-0002 there are 100 a
 PLAIN: Final = tuple(f"SKU-{number:04d}" for number in range(30, 60))
 _PAUSE_S: Final = (0.15, 0.8)
 _GREED: Final = 60
+_LOOKS, _LOOK_S = 30, 0.15
+_REGRETFUL: Final = 3
 _TOKEN_S: Final = 3_000
 
 
@@ -148,6 +150,24 @@ class Customer(Shopper):
         self._history.write(walk)
 
 
+class Regretful(Customer):
+    """Cancels as soon as the order is reserved: while its charge is out, or made and not noted yet because something broke (G6)."""
+
+    async def _step(self) -> None:
+        placed = await self._until_definite("place", "/v1/orders", self._order(((self.random.choice(PLAIN), 1),)))
+        if placed.outcome != "ok":
+            return
+        self.crowd.orders.append((self._principal, placed.order_id))
+        status = "placed"
+        for _ in range(_LOOKS):
+            status = (await self.get(placed.order_id)).answer.get("status", status)
+            if status != "placed":
+                break
+            await asyncio.sleep(_LOOK_S)
+        if status == "reserved":
+            await self.cancel(placed.order_id)
+
+
 class Greedy(Customer):
     """Asks for one thing many times at once, again and again: what is admitted of it is L1's evidence."""
 
@@ -188,6 +208,7 @@ class Staff(Customer):
 def people(crowd: Crowd) -> list[Customer]:
     """Everybody who calls the API during a run."""
     buyers = [Customer(crowd, f"buyer-{number:02d}") for number in range(CUSTOMERS)]
+    buyers += [Regretful(crowd, f"regret-{number}") for number in range(_REGRETFUL)]
     return [*buyers, Greedy(crowd, "greedy"), Staff(crowd, "packer", role="operator"), Staff(crowd, "keeper", role="admin")]
 
 
