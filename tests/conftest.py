@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import pytest_asyncio
@@ -20,6 +20,23 @@ if TYPE_CHECKING:
     from service.foundation.db import Database
     from service.settings import Settings
     from tests.support.servers import Servers
+
+
+# Files that take long, longest first: a process that takes one last keeps the others waiting (`--no-loadscope-reorder`).
+_LONG: Final = (
+    "test_stack", "test_nothing_is_lost_when_anything_is_killed", "test_the_demo_holds", "test_embedded_servers",
+    "test_the_doctor_finds_what_is_wrong", "test_runbook_commands_work", "test_one_outage_exhausts_no_other_pool", "test_worker_simulation",
+    "test_the_readme_tour_works", "test_one_trace_tells_the_story", "test_lost_telemetry_costs_nothing", "test_cache_at_scale",
+    "test_a_charge_that_meets_a_cancel_goes_back", "test_an_unfinished_order_expires_and_gives_back", "test_rate_limits", "test_member",
+    "test_the_cache_is_never_wrong", "test_schemathesis", "test_point_in_time_restore", "test_idempotency_storm",
+    "test_a_rolling_restart_fails_nobody", "test_online_migration", "test_consumer",
+)  # fmt: skip
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take long begin first, the others as they were."""
+    items.sort(key=lambda item: _LONG.index(item.path.stem) if item.path.stem in _LONG else len(_LONG))
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,7 @@ from service.dev.postgres import EmbeddedPostgres
 from service.dev.roster import BrokerKind, UpOptions
 from service.dev.stack import run_reset, run_up, running_stack
 from service.dev.supervisor import Supervisor
+from tests.support.template import copy_template
 
 SERVERS = {"postgres", "redis", "kafka", "issuer", "psp"}
 SERVICE = {"api", "relay", "reaper", "worker"}
@@ -208,6 +209,7 @@ def test_a_taken_port_is_one_sentence_and_starts_nothing(tmp_path: Path) -> None
 
 def test_a_killed_supervisor_leaves_nothing_and_its_lock_is_taken_over(tmp_path: Path) -> None:
     home, port = tmp_path / "home", free_http_port()
+    copy_template(home, port=port + 100)
     try:
         done = command_line(home, port, "up", "--kafka", "memory", "--only", "deps", "--detach")
         assert done.returncode == 0, done.stderr + done.stdout

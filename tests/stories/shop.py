@@ -46,9 +46,12 @@ _ADDRESSES = frozenset({"DATABASE_URL", "REDIS_URL", "KAFKA_BOOTSTRAP", "HTTP_PO
 async def until(question: Callable[[], Awaitable[T]], what: str, *, timeout_s: float = DEADLINE_S) -> T:
     """Ask every 30 ms until the answer is true; answers it. Fails naming `what` and the last answer."""
     deadline = time.monotonic() + timeout_s
+    asked = time.monotonic()
     while not (answer := await question()):
-        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}; the last answer was {answer!r}"
-        await asyncio.sleep(0.03)
+        now = time.monotonic()
+        assert now < deadline, f"not within {timeout_s:g} s: {what}; the last answer was {answer!r}"
+        await asyncio.sleep(max(0.03, 2 * (now - asked)))  # a dear question leaves the machine to those it waits for
+        asked = time.monotonic()
     return answer
 
 

@@ -30,7 +30,7 @@ def depth(value: Any) -> int:
     return 1 + max(map(depth, value), default=0) if isinstance(value, list) else 0
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(VALUES, st.booleans())
 def test_json_is_read_as_written(value: Any, escaped: bool) -> None:  # noqa: FBT001 - hypothesis names its arguments
     body = json.dumps(value, ensure_ascii=escaped).encode()
@@ -41,7 +41,7 @@ def test_json_is_read_as_written(value: Any, escaped: bool) -> None:  # noqa: FB
         assert parse_json(body, max_depth=8) == value
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(BYTES)
 def test_what_is_taken_has_one_reading(pieces: list[bytes]) -> None:
     body = b"".join(pieces)
