@@ -5,8 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m pytest
-# Three processes on two cores: each waits a third of its time. A file stays in one, the long ones come first (tests/conftest.py).
-SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
+# A file stays in one process, the long ones come first (tests/conftest.py).
+SPREAD := --dist loadfile --no-loadscope-reorder
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Where it is set, every process of the stack compiles all of the code again: a third of its start.
 unexport PYTHONDONTWRITEBYTECODE
@@ -36,15 +36,15 @@ demo: $(VENV)/.local ## one scene a promise, on the running stack or its own
 
 .PHONY: test test-fast test-memory test-kafka test-faults test-slow
 test: $(VENV)/.dev ## unit, integration and story tests on real servers (aim: 5 min on two quiet cores)
-	$(RUN) tests/unit tests/budgets tests/integration -m "not slow and not real_kafka" $(SPREAD)
-	$(RUN) tests/stories -m "not slow and not real_kafka and not alone" $(SPREAD)
+	$(RUN) tests/unit tests/budgets tests/integration -m "not slow and not real_kafka" -n 3 $(SPREAD)
+	$(RUN) tests/stories -m "not slow and not real_kafka and not alone" -n 2 $(SPREAD)
 	$(RUN) tests/stories -m "not slow and not real_kafka and alone"
 test-fast: $(VENV)/.dev ## what needs no server (aim: 20 s on two quiet cores)
 	$(RUN) tests/unit tests/budgets -m "not slow and not longer" -n 2 --dist worksteal
 test-memory: $(VENV)/.dev ## the stories on the in-memory broker: a part of `make test`
 	PLUMBLINE_TEST_KAFKA=memory $(RUN) tests/stories -m "not slow"
 test-kafka: $(VENV)/.dev ## integration and stories that touch the broker, on Apache Kafka: killed, stopped, rebalanced, away
-	PLUMBLINE_TEST_KAFKA=real $(RUN) tests/integration tests/stories -m "(broker or real_kafka) and not memory_broker and not slow" -n 2 --dist loadfile --no-loadscope-reorder
+	PLUMBLINE_TEST_KAFKA=real $(RUN) tests/integration tests/stories -m "(broker or real_kafka) and not memory_broker and not slow" -n 2 $(SPREAD)
 test-faults: $(VENV)/.dev ## fault proxy, checker, and the failpoint sweep on real processes
 	$(RUN) tests/faults -m "not slow"
 test-slow: $(VENV)/.dev ## the long forms
