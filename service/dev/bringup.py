@@ -183,7 +183,7 @@ class BringUp:
         next(child for child in self._supervisor.children if child.name == server.name).process = server.running()
         self._done(f"{what} on port {server.port}")
 
-    def _await_members(self, members: Sequence[Member], timeout_s: float = 60.0) -> None:
+    def _await_members(self, members: Sequence[Member], timeout_s: float = 180.0) -> None:
         begin = told = time.monotonic()
         waiting = list(members)
         while waiting := [member for member in waiting if not _answers(member.ready_url)]:
@@ -199,7 +199,7 @@ class BringUp:
     def _turn_dials(self) -> None:
         """Totals ending in 13 and 17 make the provider decline and fail, for the demo; not under load."""
         dials = json.dumps({"magic_totals": self._options.profile == "default"})
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not _answers(f"{self._urls['psp']}/dials", body=dials):
             if time.monotonic() > deadline:
                 raise StackError(f"the payment provider does not take POST /dials: see {self._home}/logs/psp.log")
