@@ -29,6 +29,7 @@ from loadtests.recorder import Recorder
 from loadtests.target import Target, TargetError
 from loadtests.verdict import Check
 from loadtests.watch import Sample, Watcher
+from service.dev.children import die_with_parent
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 _START_S: Final = 240.0
@@ -92,6 +93,7 @@ def measure(plan: Plan, target: Target, out: Path, *, say: Callable[[str], None]
         stdout=subprocess.PIPE,
         stderr=(out / "generator.log").open("w"),
         start_new_session=True,
+        preexec_fn=die_with_parent(signal.SIGKILL),  # noqa: PLW1509 - it imports nothing; a driver that is killed leaves nobody asking
     )
     watcher: Watcher | None = None
     try:

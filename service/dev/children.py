@@ -100,14 +100,15 @@ def spawn(
             return subprocess.Popen(
                 [str(part) for part in command],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=dict(env) if env is not None else None, cwd=directory,
-                start_new_session=True, pass_fds=tuple(pass_fds), preexec_fn=_die_with_parent(death_signal),  # noqa: PLW1509 - it imports nothing and takes no lock
+                start_new_session=True, pass_fds=tuple(pass_fds), preexec_fn=die_with_parent(death_signal),  # noqa: PLW1509 - it imports nothing and takes no lock
                 user=user, group=group, extra_groups=[] if account else None,
             )  # fmt: skip
     except OSError as error:
         raise StackError(f"cannot start {Path(command[0]).name}: {error}; check the file's rights and that {log.parent} is writable") from None
 
 
-def _die_with_parent(death_signal: signal.Signals) -> Callable[[], None] | None:
+def die_with_parent(death_signal: signal.Signals) -> Callable[[], None] | None:
+    """A `preexec_fn`: the child gets the signal when the thread that started it ends."""
     libc, parent = _LIBC, os.getpid()
     if libc is None:
         return None

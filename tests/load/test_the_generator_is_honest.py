@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
+
+import psutil
 
 from loadtests import verdict
 from loadtests.plan import Plan
 from loadtests.report.terminal import verdict_line
 from loadtests.run import Run, measure
+from service.dev.state import ROOT
 
 SLO = verdict.load_objectives()
 
@@ -49,3 +54,19 @@ def test_what_was_dropped_and_offered_is_in_the_timeline(tiny, tmp_path: Path) -
     rows = run.recorder.timeline()
     assert sum(row["offered"] for row in rows) == run.recorder.dispatch.offered == 150
     assert sum(row["dropped"] for row in rows) == run.recorder.dispatch.dropped
+
+
+def test_a_driver_that_is_killed_leaves_nobody_asking(tiny, tmp_path: Path) -> None:
+    target = tiny().target
+    words = ["load", "steady", "--mix", "look", "--rate", "5", "--seconds", "600", "--host", target.api, "--tokens", str(target.tokens)]
+    driver = subprocess.Popen([sys.executable, "-m", "service", *words, "--out", str(tmp_path / "out")], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert driver.stdout is not None
+    try:
+        assert any("offered" in line for line in driver.stdout), "it was at work"
+        generators = psutil.Process(driver.pid).children(recursive=True)
+        assert generators
+    finally:
+        driver.kill()
+        driver.wait()
+    _, alive = psutil.wait_procs(generators, timeout=60)
+    assert not alive
