@@ -95,8 +95,8 @@ CHAPTER: Final = Chapter(
     title="N + 1 against joins",
     question="How do twenty orders come with their lines?",
     reading=(
-        "The buffers are nearly the same: the index finds an order's lines whoever asks. What N + 1 pays for is twenty more round trips and "
-        "twenty more statements, which no plan shows; so statements a request are pinned by a test "
+        "N + 1 reads no more buffers than the join or the document: the index finds an order's lines whoever asks; one statement for the lines of all "
+        "twenty walks it once and reads fewest. What N + 1 pays for is twenty more round trips and twenty more statements, which no plan shows; so statements a request are pinned by a test "
         "(`tests/integration/test_query_plans.py::test_a_list_is_one_statement`). A join sends an order's columns once a line."
     ),
     other=(
