@@ -100,13 +100,15 @@ def pin_others(rig: Rig, *more: int) -> None:
             os.sched_setaffinity(int(thread.name), {rig.other_core})
 
 
-def start(rig: Rig, name: str, *command: str, env: Mapping[str, str] | None = None, core: int | None = None) -> Popen[bytes]:
+def start(
+    rig: Rig, name: str, *command: str, env: Mapping[str, str] | None = None, core: int | None = None, python: Path = Path(sys.executable)
+) -> Popen[bytes]:
     """Start a Python process of this repository (`python -m command…`), pinned to `core`."""
     before = os.sched_getaffinity(0)
     if core is not None:
         os.sched_setaffinity(0, {core})
     try:
-        process = spawn([sys.executable, "-m", *command], log=rig.home / "logs" / f"{name}.log", env={**rig.environment, **(env or {})})
+        process = spawn([python, "-m", *command], log=rig.home / "logs" / f"{name}.log", env={**rig.environment, **(env or {})})
     finally:
         os.sched_setaffinity(0, before)
     rig.processes[name] = process

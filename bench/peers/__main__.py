@@ -1,0 +1,115 @@
+"""`python -m bench.peers`: floors, peers and the service with everything on, in interleaved rounds on one core.
+
+Prints the table, writes `bench/results/peers.json` and, with `--picture FILE`, the ladder as SVG. The frameworks are
+installed once into `build/peers` from requirements/peers.txt (pinned by hash). Exit 2 when it cannot run here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from bench import arms as arm_table
+from bench.arms import Arm
+from bench.database.findings import Bars
+from bench.database.pictures import bars
+from bench.errors import BenchError
+from bench.loadgen import compile_generator
+from bench.peers import PEERS
+from bench.report import RESULTS
+from bench.rounds import Series, ratio, run_rounds
+from bench.servers import Rig, await_port, running_rig, start
+from service.dev.children import StackError
+from service.dev.state import ROOT
+
+_PINS: Final = ROOT / "requirements" / "peers.txt"
+_HOME: Final = ROOT / "build" / "peers"
+_ROUNDS, _SECONDS = 10, 0.4
+# The service's arm, and the floor beside it.
+_JOBS: Final = (("create_all_on", "w0"), ("get_cached_all_on", "p1"))
+_FIRST_PORT: Final = 105
+
+
+def measure(say: Callable[[str], None]) -> dict[str, Series]:
+    """Arm → its samples; the service is `create_all_on`, a peer's create `create_all_on usual`."""
+    python, program = _install(say), compile_generator()
+    with running_rig() as rig:
+        table = {arm.name: arm for arm in arm_table.prepare(rig)}
+        if missing := arm_table.missing_features(rig):
+            raise BenchError(f"not everything is on: {', '.join(missing)}")
+        ports = _start_peers(rig, python)
+        arms = [table[name] for job in _JOBS for name in job] + [_of_peer(table[job], name, port) for name, port in ports.items() for job, _ in _JOBS]
+        return run_rounds(rig, program, arms, rounds=_ROUNDS, seconds=_SECONDS, say=say)
+
+
+def _install(say: Callable[[str], None]) -> Path:
+    stamp = _HOME / f".stamp-{hashlib.sha256(_PINS.read_bytes()).hexdigest()[:16]}"
+    if not stamp.exists():
+        say("installing the peers' frameworks into build/peers (once)")
+        venv.create(_HOME, with_pip=True, clear=True)
+        command = [str(_HOME / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r", str(_PINS)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise BenchError(f"the peers could not be installed: {done.stderr.strip()[-300:]}; is a package index reachable?")
+        stamp.touch()
+    return _HOME / "bin" / "python"
+
+
+def _start_peers(rig: Rig, python: Path) -> dict[str, int]:
+    ports = {peer.name: rig.base_port + _FIRST_PORT + number for number, peer in enumerate(PEERS)}
+    for name, port in ports.items():
+        start(rig, name, f"bench.peers.{name}", env={"HTTP_PORT": str(port)}, core=rig.server_core, python=python)
+        await_port(rig, name, port)
+    return ports
+
+
+def _of_peer(arm: Arm, name: str, port: int) -> Arm:
+    return replace(arm, name=f"{arm.name} {name}", process=name, port=port, label=name)
+
+
+def rows(series: Mapping[str, Series]) -> list[tuple[str, str, list[float]]]:
+    """(label, what is on, ratios to the floor and requests a second, for the create and for the read), cheapest create first."""
+    found = [("floor: raw ASGI by hand", "nothing", _figures(series, [floor for _, floor in _JOBS]))]
+    found += [("**Plumbline**", "everything", _figures(series, [job for job, _ in _JOBS]))]
+    found += [(p.label, "everything" if p.everything else "nothing", _figures(series, [f"{job} {p.name}" for job, _ in _JOBS])) for p in PEERS]
+    return sorted(found, key=lambda row: row[2][0])
+
+
+def _figures(series: Mapping[str, Series], names: Sequence[str]) -> list[float]:
+    floors = [floor for _, floor in _JOBS]
+    return [value for name, floor in zip(names, floors, strict=True) for value in (ratio(series[name], series[floor]), series[name].median("per_s"))]
+
+
+def main() -> int:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(prog="python -m bench.peers", description=__doc__)
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="write the ladder as SVG")
+    chosen, begin = parser.parse_args(), time.monotonic()
+    try:
+        found = rows(measure(lambda text: print(f"[{time.monotonic() - begin:5.1f} s] {text}", flush=True)))
+    except (BenchError, StackError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    print("\n| | token, quota, log, metrics, traces | create ÷ w0 | creates/s | read ÷ p1 | reads/s |\n|---|---|---|---|---|---|")
+    for label, on, (create, creates, read, reads) in found:
+        print(f"| {label} | {on} | {create:.2f} | {creates:,.0f} | {read:.2f} | {reads:,.0f} |")
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.with_name("peers.json").write_text(json.dumps({label.strip("*"): figures for label, _, figures in found}, indent=2) + "\n")
+    if chosen.picture:
+        shown = [(label.strip("*"), figures[0]) for label, _, figures in found]
+        title = "CPU of one create, times the floor's"
+        chosen.picture.write_text(bars(Bars(title=title, unit="×", bars=shown, log=True, other=["Plumbline"], other_is="this service")))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
