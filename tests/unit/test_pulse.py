@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import platform
 import time
 
 from service.foundation import metrics, pulse
@@ -35,4 +36,6 @@ def test_a_collection_is_counted_by_generation() -> None:
 
 
 def test_what_runs_is_said() -> None:
-    assert _sample("orders_build_info", process="test", version="0", python=__import__("platform").python_version()) == 1
+    pulse.describe("said", "0")
+    gc.callbacks.pop()
+    assert _sample("orders_build_info", process="said", version="0", python=platform.python_version()) == 1
