@@ -107,8 +107,8 @@ async def measure(blocks: int) -> dict[str, dict[str, float]]:
         sink, cache = FileSink(Path(folder) / "sent.jsonl"), RedisClient(settings.redis)
         found = {}
         for group in GROUPS:
-            context = Context(group, db, settings, Instant(), sink, Cache(cache), group_reserves(db, group, size=1))  # type: ignore[arg-type]
-            handling = Handling(group, GROUPS[group], context, None, clock=SystemClock())  # type: ignore[arg-type]
+            context = Context(group, db, settings, Instant(), sink, Cache(cache), group_reserves(db, group, size=1))  # type: ignore[arg-type]  # a provider that is instant
+            handling = Handling(group, GROUPS[group], context, None, clock=SystemClock())  # type: ignore[arg-type]  # nothing is moved
             found[group] = await _compare(group, _through(handling, group), _floor(group, bare, client), bare, servers, blocks=blocks)
         await cache.close()
         await sink.close()

@@ -6,14 +6,13 @@ from requirements/bench.txt (pinned by hash). Writes `bench/results/profile-{api
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
-import venv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from bench import arms as arm_table
+from bench.apart import installed
 from bench.arms import Arm
 from bench.errors import BenchError
 from bench.loadgen import compile_generator, run_load
@@ -22,10 +21,7 @@ from bench.report import RESULTS
 from bench.rounds import CONNECTIONS
 from bench.servers import Rig, running_rig
 from service.dev.children import stop
-from service.dev.state import ROOT
 
-_PINS: Final = ROOT / "requirements" / "bench.txt"
-_HOME: Final = ROOT / "build" / "bench"
 _RATE_HZ: Final = 250
 _API_S: Final = 6.0
 _ORDERS_S: Final = 2.0
@@ -33,7 +29,7 @@ _ORDERS_S: Final = 2.0
 
 def profile(say: Callable[[str], None]) -> list[Path]:
     """Make both pictures; answers their files. Raises `BenchError` when the profiler cannot be had or may not look."""
-    profiler, program = _install(say), compile_generator()
+    profiler, program = installed("bench", "py-spy", say) / "py-spy", compile_generator()
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     with running_rig() as rig:
         arms = {arm.name: arm for arm in arm_table.prepare(rig)}
@@ -78,17 +74,3 @@ def _record(profiler: Path, pid: int, target: Path, act: Callable[[], None]) -> 
     if not target.exists() or "<svg" not in target.read_text()[:2000]:
         raise BenchError(f"py-spy made no picture: {said.strip()[-300:]}; it needs the right to trace (root, or kernel.yama.ptrace_scope=0)")
     return target
-
-
-def _install(say: Callable[[str], None]) -> Path:
-    program = _HOME / "bin" / "py-spy"
-    stamp = _HOME / f".stamp-{hashlib.sha256(_PINS.read_bytes()).hexdigest()[:16]}"
-    if not stamp.exists():
-        say("installing py-spy into build/bench")
-        venv.create(_HOME, with_pip=True, clear=True)
-        command = [str(_HOME / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r", str(_PINS)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise BenchError(f"py-spy could not be installed: {done.stderr.strip()[-300:]}; is a package index reachable?")
-        stamp.touch()
-    return program

@@ -26,7 +26,7 @@ from loadtests.open_model import ArrivalRateUser
 from loadtests.recorder import Recorder
 
 # Locust keeps two digits: 1,049 ms would be shown as 1,000.
-locust.stats.bucket_response_time = three_digits  # type: ignore[assignment]
+locust.stats.bucket_response_time = three_digits  # type: ignore[assignment]  # its declared form rounds to two
 
 total = Recorder()  # of all processes; on a worker it stays empty
 finished: list[str] = []

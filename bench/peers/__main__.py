@@ -7,18 +7,16 @@ installed once into `build/peers` from requirements/peers.txt (pinned by hash). 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import subprocess
 import sys
 import time
-import venv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from bench import arms as arm_table
+from bench.apart import installed
 from bench.arms import Arm
 from bench.database.findings import Bars
 from bench.database.pictures import bars
@@ -29,10 +27,7 @@ from bench.report import RESULTS
 from bench.rounds import Series, ratio, run_rounds
 from bench.servers import Rig, await_port, running_rig, start
 from service.dev.children import StackError
-from service.dev.state import ROOT
 
-_PINS: Final = ROOT / "requirements" / "peers.txt"
-_HOME: Final = ROOT / "build" / "peers"
 _ROUNDS, _SECONDS = 10, 0.4
 # The service's arm, and the floor beside it.
 _JOBS: Final = (("create_all_on", "w0"), ("get_cached_all_on", "p1"))
@@ -41,7 +36,7 @@ _FIRST_PORT: Final = 105
 
 def measure(say: Callable[[str], None]) -> dict[str, Series]:
     """Arm → its samples; the service is `create_all_on`, a peer's create `create_all_on usual`."""
-    python, program = _install(say), compile_generator()
+    python, program = installed("peers", "the peers' frameworks", say) / "python", compile_generator()
     with running_rig() as rig:
         table = {arm.name: arm for arm in arm_table.prepare(rig)}
         if missing := arm_table.missing_features(rig):
@@ -49,19 +44,6 @@ def measure(say: Callable[[str], None]) -> dict[str, Series]:
         ports = _start_peers(rig, python)
         arms = [table[name] for job in _JOBS for name in job] + [_of_peer(table[job], name, port) for name, port in ports.items() for job, _ in _JOBS]
         return run_rounds(rig, program, arms, rounds=_ROUNDS, seconds=_SECONDS, say=say)
-
-
-def _install(say: Callable[[str], None]) -> Path:
-    stamp = _HOME / f".stamp-{hashlib.sha256(_PINS.read_bytes()).hexdigest()[:16]}"
-    if not stamp.exists():
-        say("installing the peers' frameworks into build/peers (once)")
-        venv.create(_HOME, with_pip=True, clear=True)
-        command = [str(_HOME / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r", str(_PINS)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise BenchError(f"the peers could not be installed: {done.stderr.strip()[-300:]}; is a package index reachable?")
-        stamp.touch()
-    return _HOME / "bin" / "python"
 
 
 def _start_peers(rig: Rig, python: Path) -> dict[str, int]:

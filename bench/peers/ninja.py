@@ -33,13 +33,13 @@ settings.configure(
 )  # fmt: skip
 django.setup()
 
-from django.core.wsgi import get_wsgi_application  # noqa: E402 - Django's parts load after its settings
-from django.db import models, transaction  # noqa: E402
-from django.http import HttpRequest, HttpResponse  # noqa: E402
-from django.urls import path  # noqa: E402
-from ninja import Header, NinjaAPI, Schema  # noqa: E402
-from ninja.errors import HttpError  # noqa: E402
-from ninja.security import HttpBearer  # noqa: E402
+from django.core.wsgi import get_wsgi_application
+from django.db import models, transaction
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+from ninja import Header, NinjaAPI, Schema
+from ninja.errors import HttpError
+from ninja.security import HttpBearer
 
 Handler = Callable[[HttpRequest], HttpResponse]
 quota = redis.from_url(common.REDIS)

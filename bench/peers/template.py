@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import jwt
 import redis
 from fastapi import Depends, FastAPI, Header, HTTPException
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from sqlalchemy import create_engine
 from sqlmodel import Session as SqlSession
 from sqlmodel import select
@@ -55,7 +55,7 @@ Caller = Annotated[str, Depends(get_caller)]
 def place(body: PlaceOrder, session: Session, caller: Caller, idempotency_key: Annotated[str, Header()]) -> Any:
     known = session.get(IdempotencyKey, (caller, idempotency_key))
     if known is not None:
-        return JSONResponse(known.headers, status_code=known.status)
+        return Response(known.body, status_code=known.status, media_type="application/json")
     found = session.exec(select(Product).where(Product.sku.in_([line.sku for line in body.lines])))
     products = {product.sku: product for product in found}
     if any(line.sku not in products or not products[line.sku].active or products[line.sku].currency != body.currency for line in body.lines):

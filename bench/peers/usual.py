@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import jwt
 import redis.asyncio
 from fastapi import Depends, FastAPI, Header, HTTPException, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
@@ -112,7 +112,7 @@ for middleware in (trace_requests, count_requests, log_requests):
 async def place(body: PlaceOrder, session: Session, caller: Caller, idempotency_key: Annotated[str, Header()]) -> Any:
     known = await session.get(IdempotencyKey, (caller, idempotency_key))
     if known is not None:
-        return JSONResponse(known.headers, status_code=known.status)
+        return Response(known.body, status_code=known.status, media_type="application/json")
     found = await session.scalars(select(Product).where(Product.sku.in_([line.sku for line in body.lines])))
     products = {product.sku: product for product in found}
     if any(line.sku not in products or not products[line.sku].active or products[line.sku].currency != body.currency for line in body.lines):

@@ -15,7 +15,7 @@ if "serve" in sys.orig_argv and os.environ.get("LOADTESTS_PLANT"):
 
     from service.orders import routes
 
-    healthy = routes.place_order  # type: ignore[attr-defined]
+    healthy = routes.place_order  # type: ignore[attr-defined]  # imported there, not exported
     asked = Path(os.environ["LOADTESTS_PLANT"])
 
     def ask() -> str:
@@ -30,4 +30,4 @@ if "serve" in sys.orig_argv and os.environ.get("LOADTESTS_PLANT"):
             await asyncio.sleep(float(seconds))
         return await healthy(*arguments, **named)
 
-    routes.place_order = place_order  # type: ignore[attr-defined]
+    routes.place_order = place_order  # type: ignore[attr-defined]  # that is the plant
