@@ -48,7 +48,9 @@ async def main() -> None:
         async with flight:
             print(json.dumps(await _place(client, task, key)))
 
-    async with httpx.AsyncClient(timeout=20, limits=httpx.Limits(max_connections=task["in_flight"])) as client:
+    # Neither full nor expiring: a pool that is closes an idle connection it has just given to a request (httpx reads that as a broken server).
+    limits = httpx.Limits(max_connections=task["in_flight"] * len(task["urls"]), keepalive_expiry=None)
+    async with httpx.AsyncClient(timeout=20, limits=limits) as client:
         await asyncio.gather(*(one(key) for key in task["keys"]))
 
 
