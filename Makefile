@@ -58,11 +58,13 @@ torture: $(VENV)/.dev ## random faults that overlap, on real processes, and a ve
 torture-mutants: $(VENV)/.dev ## the judge judged: planted bugs, each to be found by one of five seeds (half an hour)
 	@exec $(BIN)/python -m tests.torture.mutants $(ARGS)
 
-.PHONY: bench bench-quick bench-database profile
+.PHONY: bench bench-quick bench-growth bench-database profile
 bench: $(VENV)/.dev ## costs as ratios to hand-written floors (≤ 5 min; exit 2: machine too busy)
 	$(BIN)/python -m bench full
 bench-quick: $(VENV)/.dev ## the HTTP ladder only (≤ 60 s)
 	$(BIN)/python -m bench quick
+bench-growth: $(VENV)/.dev ## a shop of a million orders against one of ten thousand, side by side (some minutes)
+	$(BIN)/python -m bench.growth $(ARGS)
 bench-database: $(VENV)/.dev ## the schema's choices as experiments; writes docs/database.md (≤ 5 min)
 	$(BIN)/python -m bench.database $(ARGS)
 profile: $(VENV)/.dev ## flame graphs of the API and of a worker under load

@@ -29,6 +29,7 @@ _PAUSE_S: Final = (0.15, 0.8)
 _GREED: Final = 60
 _LOOKS, _LOOK_S = 30, 0.15
 _REGRETFUL: Final = 3
+_GLANCES: Final = 4
 _TOKEN_S: Final = 3_000
 
 
@@ -190,8 +191,11 @@ class Staff(Customer):
         await asyncio.sleep(self.random.uniform(0.1, 0.6))
         if self.role == "admin":
             sku = self.random.choice(HOT)
-            if self.random.random() < 0.6:
-                await self._until_definite("restock", f"/v1/products/{sku}/restock", {"quantity": self.random.randint(5, 20)})
+            chance = self.random.random()
+            if chance < 0.3:
+                await self._restock(sku)
+            elif chance < 0.7:
+                await self._two_deliveries(sku)
             else:
                 seen = await self._until_definite("get", f"/v1/products/{sku}", None)
                 body = {"price_minor": self.random.randint(100, 900) * 10}
@@ -203,6 +207,19 @@ class Staff(Customer):
             if seen.answer.get("status") == "paid":
                 await self._until_definite("ship", f"/v1/orders/{order_id}/ship", {}, if_match=seen.version)
                 await self.get(order_id)
+
+    async def _restock(self, sku: str) -> None:
+        await self._until_definite("restock", f"/v1/products/{sku}/restock", {"quantity": self.random.randint(5, 20)})
+
+    async def _two_deliveries(self, sku: str) -> None:
+        """Booked at once while others look: what is read between the two writes must not stay in the cache after the second (C3)."""
+
+        async def look() -> None:
+            for _ in range(_GLANCES):
+                await self._until_definite("get", f"/v1/products/{sku}", None)
+
+        await asyncio.gather(self._restock(sku), self._restock(sku), look(), look())
+        await self._until_definite("get", f"/v1/products/{sku}", None)
 
 
 def people(crowd: Crowd) -> list[Customer]:
