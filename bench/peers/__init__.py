@@ -27,3 +27,11 @@ PEERS: Final = (
     Peer("lite", "Litestar, bare: asyncpg pool, one statement", everything=False),
     Peer("sheep", "BlackSheep, bare: asyncpg pool, one statement", everything=False),
 )
+# What `steps.py` serves, one part more each time.
+STEPS: Final = (
+    "FastAPI, an answer that is there already, through its response model",
+    "and the token, verified",
+    "and the quota, asked of Redis",
+    "and the order, read by an async ORM session",
+    "and three BaseHTTPMiddleware: trace, count, log",
+)

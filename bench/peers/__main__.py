@@ -1,7 +1,8 @@
 """`python -m bench.peers`: floors, peers and the service with everything on, in interleaved rounds on one core.
 
 Prints the table, writes `bench/results/peers.json` and, with `--picture FILE`, the ladder as SVG. The frameworks are
-installed once into `build/peers` from requirements/peers.txt (pinned by hash). Exit 2 when it cannot run here.
+installed once into `build/peers` from requirements/peers.txt (pinned by hash). `--steps`: instead of the peers, the usual
+stack's read with one part more at a time. Exit 2 when it cannot run here.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from bench.database.findings import Bars
 from bench.database.pictures import bars
 from bench.errors import BenchError
 from bench.loadgen import compile_generator
-from bench.peers import PEERS
+from bench.peers import PEERS, STEPS
 from bench.report import RESULTS
 from bench.rounds import Series, ratio, run_rounds
 from bench.servers import Rig, await_port, running_rig, start
@@ -44,6 +45,27 @@ def measure(say: Callable[[str], None]) -> dict[str, Series]:
         ports = _start_peers(rig, python)
         arms = [table[name] for job in _JOBS for name in job] + [_of_peer(table[job], name, port) for name, port in ports.items() for job, _ in _JOBS]
         return run_rounds(rig, program, arms, rounds=_ROUNDS, seconds=_SECONDS, say=say)
+
+
+def measure_steps(say: Callable[[str], None]) -> list[float]:
+    """CPU of the usual stack's read ÷ the floor's, after each step."""
+    python, program = installed("peers", "the peers' frameworks", say) / "python", compile_generator()
+    with running_rig() as rig:
+        table = {arm.name: arm for arm in arm_table.prepare(rig)}
+        arms = [table["p1"]]
+        for step in range(len(STEPS)):
+            name, port = f"step-{step}", rig.base_port + _FIRST_PORT + step
+            start(rig, name, "bench.peers.steps", env={"HTTP_PORT": str(port), "PEER_STEP": str(step)}, core=rig.server_core, python=python)
+            await_port(rig, name, port)
+            arms.append(replace(table["get_cached_all_on"], name=name, process=name, port=port, label=name))
+        series = run_rounds(rig, program, arms, rounds=_ROUNDS, seconds=_SECONDS, say=say)
+    return [ratio(series[arm.name], series["p1"]) for arm in arms[1:]]
+
+
+def _tell_steps(found: Sequence[float]) -> None:
+    print("\n| the usual stack's read | ÷ p1 | of it this step |\n|---|---|---|")
+    for text, so_far, before in zip(STEPS, found, [0.0, *found], strict=False):
+        print(f"| {text} | {so_far:.1f} | {(so_far - before) / found[-1]:.0%} |")
 
 
 def _start_peers(rig: Rig, python: Path) -> dict[str, int]:
@@ -75,9 +97,17 @@ def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(prog="python -m bench.peers", description=__doc__)
     parser.add_argument("--picture", type=Path, metavar="FILE", help="write the ladder as SVG")
+    parser.add_argument("--steps", action="store_true", help="the usual stack's read, one part more at a time")
     chosen, begin = parser.parse_args(), time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"[{time.monotonic() - begin:5.1f} s] {text}", flush=True)
+
     try:
-        found = rows(measure(lambda text: print(f"[{time.monotonic() - begin:5.1f} s] {text}", flush=True)))
+        if chosen.steps:
+            _tell_steps(measure_steps(say))
+            return 0
+        found = rows(measure(say))
     except (BenchError, StackError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
