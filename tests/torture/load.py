@@ -226,7 +226,8 @@ def people(crowd: Crowd) -> list[Customer]:
     """Everybody who calls the API during a run."""
     buyers = [Customer(crowd, f"buyer-{number:02d}") for number in range(CUSTOMERS)]
     buyers += [Regretful(crowd, f"regret-{number}") for number in range(_REGRETFUL)]
-    return [*buyers, Greedy(crowd, "greedy"), Staff(crowd, "packer", role="operator"), Staff(crowd, "keeper", role="admin")]
+    keepers = [Staff(crowd, name, role="admin") for name in ("keeper", "clerk")]
+    return [*buyers, Greedy(crowd, "greedy"), Staff(crowd, "packer", role="operator"), *keepers]
 
 
 def skewed_token(rig: Rig, principal: str, role: str, skew_s: int) -> str:
