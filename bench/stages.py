@@ -211,13 +211,13 @@ class _Request:
         """Token, bucket, admission; the call as the endpoint gets it."""
         call, resources = Call(self.scope["exchange"]), self.resources
         presented = call.exchange.head.all(b"authorization")
-        await table.time("token: remembered", lambda: resources.authenticator.authenticate(presented))
+        await table.time("token: remembered", lambda: resources.authenticator.remembered(presented))
         call.caller = await resources.authenticator.authenticate(presented)
         call.peeks = (await resources.limiter.charge(call.caller, cost, refs)).peeks
         await table.time("bucket: one round trip with the peeks, head lines", lambda: resources.limiter.charge(call.caller, cost, refs))
 
-        async def slot() -> None:
-            await resources.admission.enter("normal")
+        def slot() -> None:
+            resources.admission.enter_at_once("normal")
             resources.admission.leave()
 
         await table.time("admission", slot)

@@ -74,17 +74,14 @@ class Dispatch:
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         method, path = scope.get("method", ""), scope.get("path", "")
-        route = self._fixed.get((method, path))
-        scope["path_params"] = {}
-        if route is None:
-            for pattern, candidate in self._patterns.get(method, ()):
-                if found := pattern.match(path):
-                    route, scope["path_params"] = candidate, found.groupdict()
-                    break
-        if route is None:
-            return self._router(scope, receive, send)
-        scope["route"] = route
-        return route.serve(scope, receive, send)
+        if (route := self._fixed.get((method, path))) is not None:
+            scope["path_params"], scope["route"] = {}, route
+            return route.serve(scope, receive, send)
+        for pattern, route in self._patterns.get(method, ()):
+            if found := pattern.match(path):
+                scope["path_params"], scope["route"] = found.groupdict(), route
+                return route.serve(scope, receive, send)
+        return self._router(scope, receive, send)
 
 
 class Api(FastAPI):

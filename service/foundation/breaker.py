@@ -66,8 +66,11 @@ class Breaker:
         if self._state != "closed":
             self._reset_window()
             self._move("closed")
-            return
-        self._count(failed=False)
+        elif self._clock.monotonic() - self._window_start <= WINDOW_S:  # as `_count`, without the call: every request comes by
+            self._calls += 1
+            self._streak = 0
+        else:
+            self._count(failed=False)
 
     def failed(self) -> None:
         """Report a call that did not work (refused, timed out; not a business answer)."""

@@ -26,6 +26,7 @@ from service.foundation.sql import load_text
 log = get_logger(__name__)
 
 _PREFIX: Final = "c1"  # raised when the stored form changes
+_PEEK: Final = b"*5\r\n$5\r\nHMGET\r\n$%d\r\n%b\r\n$1\r\nv\r\n$1\r\nd\r\n$1\r\nf\r\n"
 _SOFT_S: Final = 60.0
 _STALE_MAX_S: Final = 300.0
 _HARD_MS: Final = 360_000
@@ -43,15 +44,11 @@ Load = Callable[[Sequence[str]], Awaitable[Mapping[str, tuple[int, bytes]]]]
 class Entry:
     """A cached object: its row's version, its JSON, seconds since it was read from PostgreSQL. Version 0: it does not exist."""
 
-    __slots__ = ("_value", "age_s", "data", "version")
+    __slots__ = ("_value", "age_s", "data", "exists", "version")
 
     def __init__(self, version: int, data: bytes, age_s: float = 0.0) -> None:
-        self.version, self.data, self.age_s = version, data, age_s
+        self.version, self.data, self.age_s, self.exists = version, data, age_s, version > 0
         self._value: dict[str, Any] | None = None
-
-    @property
-    def exists(self) -> bool:
-        return self.version > 0
 
     @property
     def value(self) -> dict[str, Any]:
@@ -87,8 +84,7 @@ class Cache:
     def peek_commands(refs: Sequence[Ref]) -> list[Command]:
         """One read-only command a ref for a pipeline; give the replies to `read_peeks`."""
         # As Redis reads it on the wire: an id is text that was checked, of any length.
-        keys = [f"{_PREFIX}:{{{entity}:{item}}}".encode() for entity, item in refs]
-        return [b"*5\r\n$5\r\nHMGET\r\n$%d\r\n%b\r\n$1\r\nv\r\n$1\r\nd\r\n$1\r\nf\r\n" % (len(key), key) for key in keys]
+        return [_PEEK % (len(key := f"{_PREFIX}:{{{entity}:{item}}}".encode()), key) for entity, item in refs]
 
     @staticmethod
     def read_peeks(refs: Sequence[Ref], results: Sequence[Any]) -> Peeks:

@@ -109,7 +109,7 @@ def configure(settings: TelemetrySettings, *, process: str, version: str) -> Non
     _adopt_stdlib(settings.log_level)
 
 
-def access(fields: dict[str, Any]) -> None:
+def access(fields: dict[str, Any], request_name: str) -> None:
     """The line every request writes: as `info("http.request", …)`, at a tenth of the cost where lines are JSON."""
     if not _access_wanted:
         return
@@ -117,7 +117,7 @@ def access(fields: dict[str, Any]) -> None:
         get_logger("service.web.observe").info("http.request", **fields)
         return
     fields["timestamp"] = datetime.now(UTC)
-    fields["request_id"] = request_id.get()
+    fields["request_id"] = request_name
     if (ids := current_ids()) is not None:
         fields["trace_id"], fields["span_id"] = ids[:2]
     _writer.msg(b"%b,%b" % (_access, orjson.dumps(fields)[1:]))

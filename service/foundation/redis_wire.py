@@ -43,11 +43,15 @@ class RedisWire:
         self._protocol: _Protocol | None = None
         self._opening: asyncio.Task[_Protocol] | None = None
 
-    async def pipeline(self, commands: Sequence[Command]) -> list[Any]:
+    def pipeline(self, commands: Sequence[Command]) -> Awaitable[list[Any]]:
         """One reply a command; a Redis error reply is a `hiredis.ReplyError` in its place. Raises `WireError`, `OSError`."""
         protocol = self._protocol
         if protocol is None or protocol.broken:
-            protocol = await self._open()
+            return self._open_and_send(commands)
+        return protocol.send(commands, self._timeout_s)  # the very future: a coroutine around it would be woken for nothing
+
+    async def _open_and_send(self, commands: Sequence[Command]) -> list[Any]:
+        protocol = await self._open()
         return await protocol.send(commands, self._timeout_s)
 
     def close(self) -> None:
@@ -105,23 +109,22 @@ class _Protocol(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
 
-    async def send(self, commands: Sequence[Command], timeout_s: float) -> list[Any]:
-        """Write with whatever else this turn brings; resolves when the last reply is in."""
+    def send(self, commands: Sequence[Command], timeout_s: float) -> asyncio.Future[list[Any]]:
+        """Write with whatever else this turn brings; resolves when the last reply is in. Raises `WireError`."""
         if self._transport is None or self.broken:
             raise WireError("not connected")
-        loop = self._loop
+        loop, unsent = self._loop, self._unsent
         answer: asyncio.Future[list[Any]] = loop.create_future()
         until = loop.time() + timeout_s
         self._waiting.append((answer, len(commands), until))
         if self._watch is None:
             self._watch = loop.call_at(until, self._look)
-        if not self._unsent:
+        if not unsent:
             # Flushed at the end of this turn of the loop: what many requests ask for goes out in one system call.
             loop.call_soon(self._flush)
-        for command in commands:
-            # hiredis' stub knows one argument
-            self._unsent.append(command if isinstance(command, bytes) else hiredis.pack_command(tuple(command)))  # type: ignore[arg-type]
-        return await answer
+        # hiredis' stub knows one argument
+        unsent += [command if type(command) is bytes else hiredis.pack_command(tuple(command)) for command in commands]  # type: ignore[arg-type]
+        return answer
 
     def _look(self) -> None:
         """The first who waits has waited too long, or the timer was set for somebody who was served since."""

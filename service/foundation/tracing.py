@@ -133,8 +133,8 @@ class server_span:  # noqa: N801 - reads as the verb it is
     def __enter__(self) -> server_span | None:
         parent = self._parent
         recorded = random() < _ratio if parent is None else parent.trace_flags.sampled  # noqa: S311 - a share, no secret
-        # All zeros would not be valid, and do not happen.
-        self._ids = (randbytes(16).hex() if parent is None else f"{parent.trace_id:032x}", randbytes(8).hex(), recorded)  # noqa: S311 - names, no secrets
+        made = randbytes(24).hex()  # noqa: S311 - names, no secrets; all zeros would not be valid, and do not happen
+        self._ids = (made[:32] if parent is None else f"{parent.trace_id:032x}", made[32:], recorded)
         self._token = _request.set(self._ids)
         if not recorded:
             return None

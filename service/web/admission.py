@@ -30,7 +30,7 @@ class Admission:
         self._wait_s = wait_s
         self._caps = {lane: max(1, int(limit * share)) for lane, share in _SHARES.items()}
         self._waiting: dict[Lane, deque[asyncio.Future[None]]] = {lane: deque() for lane in _SHARES}
-        self._receiving = 0
+        self._receiving = self._queued = 0
         metrics.admission_limit.set(limit)
         metrics.admission_in_flight.set_function(lambda: self.in_flight)  # asked when it is read: a request pays nothing
         for lane in _SHARES:
@@ -51,23 +51,30 @@ class Admission:
         """The body is complete, or given up."""
         self._receiving -= 1
 
+    def enter_at_once(self, lane: Lane) -> bool:
+        """Take a slot if one is free and nobody waits for it; pair with `leave`."""
+        if self.in_flight >= self._caps[lane] or self._waiting[lane]:
+            return False
+        self.in_flight += 1
+        return True
+
     async def enter(self, lane: Lane) -> None:
         """Take a slot; pair with `leave`. Raises `Overloaded` when none is free within the wait."""
-        if self.in_flight < self._caps[lane] and not self._waiting[lane]:
-            self.in_flight += 1
-        else:
+        if not self.enter_at_once(lane):
             await self._wait(lane)
 
     def leave(self) -> None:
         """Give the slot back, to whoever waits in the most important lane."""
         self.in_flight -= 1
-        self._wake()
+        if self._queued:
+            self._wake()
 
     async def _wait(self, lane: Lane) -> None:
         if len(self._waiting[lane]) >= _MAX_WAITING:
             self._shed(lane)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[lane].append(turn)
+        self._queued += 1
         try:
             async with asyncio.timeout(self._wait_s):
                 await turn
@@ -80,6 +87,7 @@ class Admission:
                 self._wake()
             raise
         finally:
+            self._queued -= 1
             if turn in self._waiting[lane]:
                 self._waiting[lane].remove(turn)
 

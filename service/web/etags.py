@@ -42,12 +42,12 @@ def version_of(tag: str) -> int:
 
 def entry_response(head: Head, entry: Entry, representation: int) -> Response:
     """A cached object as 200, or 304 if the caller has it; `Age` says how old the copy is."""
-    tag = etag(entry.version, representation)
-    lines = b"etag: %b\r\n" % tag.encode()
+    tag = b'"%d.%d"' % (entry.version, representation)
+    lines = b"etag: %b\r\n" % tag
     if entry.age_s >= 1:
         lines += b"age: %d\r\n" % entry.age_s
     known = head.get(b"if-none-match")
-    if known is not None and not_modified(known.decode("latin-1"), tag):
+    if known is not None and (known == tag or not_modified(known.decode("latin-1"), tag.decode())):
         return Reply(b"", lines + _PRIVATE, status=304)
     return Reply(entry.data, lines + PRIVATE_JSON)
 

@@ -51,24 +51,22 @@ class Exchange:
     """What is known about one request and its answer so far."""
 
     __slots__ = (
-        "_answer", "_send", "begun", "cached", "caller_tag", "charged", "exemplar", "head", "limiter",
+        "_answer", "_send", "begun", "caller_tag", "charged", "head", "peeks",
         "request_id", "resources", "scope", "started", "status",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, send: Send, resources: Resources) -> None:
         self.scope, self._send, self.resources = scope, send, resources
-        self._answer: Answerer | None = scope.get("answer")
+        self._answer: Answerer | None = scope.pop("answer", None)  # it holds the scope: a ring would be the collector's to find
         self.started = time.perf_counter()
         self.head = Head(scope["headers"])
         offered = self.head.get(b"x-request-id")
         self.request_id = offered.decode() if offered is not None and _REQUEST_ID.fullmatch(offered) else str(uuid7())
         self.begun, self.status = False, 500
-        # What the gates found out, for the log line: whose token, where it was charged, how many objects were cached.
+        # What the gates found out: whose token, what is left (head lines; empty until charged), what was cached (None: Redis is away).
         self.caller_tag: str | None = None
-        self.limiter: str | None = None
-        self.cached: int | None = None
-        self.charged = b""  # head lines that say what is left
-        self.exemplar: dict[str, str] | None = None
+        self.charged = b""
+        self.peeks: Peeks | None = None
 
     @property
     def route(self) -> str:
@@ -79,21 +77,22 @@ class Exchange:
         method: str = self.scope["method"]
         return method if method in _METHODS else "other"
 
-    def note_charge(self, lines: bytes, peeks: Peeks | None) -> None:
-        """The principal was charged: in Redis, which also said what it holds, or in this process because Redis is away."""
-        self.charged = lines
-        self.limiter, self.cached = ("degraded", 0) if peeks is None else ("shared", len(peeks))
+    def answer_at_once(self, response: Response) -> bool:
+        """Send a complete answer in one write; False where the server cannot: then `answer`."""
+        if self._answer is None or self.begun or self.scope["method"] == "HEAD":
+            return False
+        lines = response.lines if isinstance(response, Reply) else head_lines(response.raw_headers)
+        closes = self.resources.lifecycle.stopping.is_set() or _CLOSE in lines
+        signed = b"%b%b%bx-request-id: %b\r\n" % (lines, self.charged, _SIGNATURE, self.request_id.encode())
+        if not self._answer(response.status_code, signed, response.body, closes=closes):
+            return False
+        self.begun, self.status = True, response.status_code
+        return True
 
     async def answer(self, response: Response) -> None:
         """Send a complete answer."""
-        if self._answer is not None and not self.begun and self.scope["method"] != "HEAD":
-            lines = response.lines if isinstance(response, Reply) else head_lines(response.raw_headers)
-            closes = self.resources.lifecycle.stopping.is_set() or _CLOSE in lines
-            signed = b"%b%b%bx-request-id: %b\r\n" % (lines, self.charged, _SIGNATURE, self.request_id.encode())
-            if self._answer(response.status_code, signed, response.body, closes=closes):
-                self.begun, self.status = True, response.status_code
-                return
-        await response(self.scope, _nothing_more, self.send)
+        if not self.answer_at_once(response):
+            await response(self.scope, _nothing_more, self.send)
 
     async def send(self, message: Message) -> None:
         """ASGI's way, for routes that are none of ours."""

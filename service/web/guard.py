@@ -7,7 +7,7 @@ a full process and a loud address are turned away before their token is looked a
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from itertools import chain
 from typing import Final
 
@@ -30,7 +30,8 @@ class Guard:
         self._app = app
         self._settings = settings
         self._hosts = frozenset(settings.allowed_hosts)
-        self._seen: set[bytes] = set()
+        self._small = min(settings.uri_bytes, settings.header_bytes)
+        self._seen: set[bytes | None] = set()
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http":
@@ -41,23 +42,25 @@ class Guard:
         return self._app(scope, receive, send)  # a plain function: what it hands on is one coroutine less to make and to wake
 
     def _check(self, scope: Scope, head: Head) -> None:
+        # Our server says how much came: most heads are so small that nobody needs to count.
+        if scope.get("head_bytes", self._small + 1) > self._small:
+            self._measure(scope)
+        if len(scope["headers"]) > self._settings.header_count:
+            raise HeadersTooLarge(f"at most {self._settings.header_count} headers")
+        if head.repeats or head.get(b"host") not in self._seen:
+            self._judge(head.all(b"host"))
+
+    def _measure(self, scope: Scope) -> None:
         if len(scope.get("raw_path", b"")) + len(scope["query_string"]) > self._settings.uri_bytes:
             raise UriTooLong(f"at most {self._settings.uri_bytes} bytes")
-        if len(scope["headers"]) > self._settings.header_count or self._too_large(scope):
-            raise HeadersTooLarge(f"at most {self._settings.header_count} headers, {self._settings.header_bytes} bytes")
-        hosts = head.all(b"host")
+        if sum(map(len, chain.from_iterable(scope["headers"]))) > self._settings.header_bytes:
+            raise HeadersTooLarge(f"at most {self._settings.header_bytes} bytes of headers")
+
+    def _judge(self, hosts: Sequence[bytes]) -> None:
+        """Refuse a foreign host; remember a good one as it was written (there are few spellings, and only good ones are kept)."""
         if len(hosts) != 1:
             raise MalformedRequest("exactly one Host header")
-        if hosts[0] not in self._seen:
-            self._judge(hosts[0])
-
-    def _too_large(self, scope: Scope) -> bool:
-        limit = self._settings.header_bytes
-        # Our server says how much came: most heads are so small that nobody needs to count.
-        return scope.get("head_bytes", limit + 1) > limit and sum(map(len, chain.from_iterable(scope["headers"]))) > limit
-
-    def _judge(self, host: bytes) -> None:
-        """Refuse a foreign host; remember a good one as it was written (there are few spellings, and only good ones are kept)."""
+        host = hosts[0]
         if "*" not in self._hosts and _name(host.decode("latin-1")) not in self._hosts:
             raise UnknownHost
         if len(self._seen) < _SPELLINGS:

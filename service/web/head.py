@@ -10,12 +10,12 @@ Headers = Sequence[tuple[bytes, bytes]]
 class Head:
     """A request's headers by name: one look at each, however many ask."""
 
-    __slots__ = ("_pairs", "_repeats", "_values")
+    __slots__ = ("_pairs", "_values", "repeats")
 
     def __init__(self, pairs: Headers) -> None:
         self._pairs, self._values = pairs, dict(pairs)
         # True if any name came twice: `all` then has to look at every pair.
-        self._repeats = len(self._values) != len(pairs)
+        self.repeats = len(self._values) != len(pairs)
 
     def get(self, name: bytes) -> bytes | None:
         """The value (of several, the last); None if there is none. Names are lower case."""
@@ -23,7 +23,7 @@ class Head:
 
     def all(self, name: bytes) -> list[bytes]:
         """Every value, in order."""
-        if self._repeats:
+        if self.repeats:
             return [value for key, value in self._pairs if key == name]
         value = self._values.get(name)
         return [] if value is None else [value]

@@ -37,26 +37,23 @@ class Observe:
             await self._app(scope, receive, send)
             return
         exchange = scope["exchange"] = Exchange(scope, send, scope["app"].state.resources)
-        current_request_id.set(exchange.request_id)  # the server runs each request in a task of its own
+        current_request_id.set(exchange.request_id)  # until the next request of its task
         self._in_flight += 1
-        try:
-            with tracing.server_span(scope["method"], parent=exchange.head.get(b"traceparent")) as span:
-                try:
-                    await self._app(scope, receive, exchange.send)
-                except (ServiceError, HTTPException) as error:
-                    # Raised by a middleware below, or by the router; routes turn their own into responses.
-                    await self._refuse(exchange, _as_problem(error))
-                except Exception as error:  # the last resort of the whole API: logged, counted as a 500
-                    log.exception("request.failed", error=type(error).__name__)
-                    if exchange.begun:
-                        raise
-                    await self._refuse(exchange, ServiceError())
-                if span is not None:
-                    _describe(span, exchange)
-                _write_log(exchange)
-        finally:
-            self._in_flight -= 1
-            _count(exchange)
+        with tracing.server_span(scope["method"], parent=exchange.head.get(b"traceparent")) as span:
+            try:
+                await self._app(scope, receive, exchange.send)
+            except (ServiceError, HTTPException) as error:
+                # Raised by a middleware below, or by the router; routes turn their own into responses.
+                await self._refuse(exchange, _as_problem(error))
+            except Exception as error:  # the last resort of the whole API: logged, counted as a 500
+                log.exception("request.failed", error=type(error).__name__)
+                if exchange.begun:
+                    raise
+                await self._refuse(exchange, ServiceError())
+            finally:
+                self._in_flight -= 1
+                del scope["exchange"]  # which holds the scope: a ring would wait for the garbage collector
+                _conclude(exchange, span)
 
     @staticmethod
     async def _refuse(exchange: Exchange, error: ServiceError) -> None:
@@ -64,28 +61,27 @@ class Observe:
             await exchange.answer(problem_response(error, request_id=exchange.request_id))
 
 
-def _describe(span: tracing.server_span, exchange: Exchange) -> None:
-    """Name the span by its route, which is known only now."""
-    method, route = exchange.method, exchange.route
-    exchange.exemplar = {"trace_id": span.trace_id}
-    span.name = f"{method} {route}"
-    span.attributes = {"http.request.method": method, "http.route": route, "http.response.status_code": exchange.status}
-    if exchange.status >= 500:
-        span.error = str(exchange.status)
-
-
-def _count(exchange: Exchange) -> None:
-    requests, durations = _children(exchange.route, exchange.method, exchange.status)
-    requests.inc()
-    durations.observe(time.perf_counter() - exchange.started, exchange.exemplar)
-
-
-def _write_log(exchange: Exchange) -> None:
+def _conclude(exchange: Exchange, span: tracing.server_span | None) -> None:
+    """The line, the counters, and the span's name: its route is known only now."""
+    method, route, status = exchange.method, exchange.route, exchange.status
+    took_s, exemplar = time.perf_counter() - exchange.started, None
+    if span is not None:
+        exemplar = {"trace_id": span.trace_id}
+        span.name = f"{method} {route}"
+        span.attributes = {"http.request.method": method, "http.route": route, "http.response.status_code": status}
+        if status >= 500:
+            span.error = str(status)
+    limiter, cached = None, None
+    if exchange.charged:
+        limiter, cached = ("degraded", 0) if exchange.peeks is None else ("shared", len(exchange.peeks))
     fields = {
-        "method": exchange.method, "route": exchange.route, "status": exchange.status, "principal": exchange.caller_tag,
-        "limiter": exchange.limiter, "cached": exchange.cached, "duration_ms": int((time.perf_counter() - exchange.started) * 100_000) / 100,
+        "method": method, "route": route, "status": status, "principal": exchange.caller_tag,
+        "limiter": limiter, "cached": cached, "duration_ms": int(took_s * 100_000) / 100,
     }  # fmt: skip
-    write_access_line(fields)
+    write_access_line(fields, exchange.request_id)
+    requests, durations = _children(route, method, status)
+    requests.inc()
+    durations.observe(took_s, exemplar)
 
 
 @cache

@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import hiredis
 from hiredis import ReplyError
@@ -24,15 +24,16 @@ from service.errors import QuotaExceeded
 from service.foundation import metrics
 from service.foundation.cache import Cache, Peeks, Ref
 from service.foundation.redis import RedisAway, RedisClient
-from service.foundation.redis_wire import Command
 from service.foundation.sql import load_text
 from service.settings import Settings
 from service.web.auth import Caller
-from service.web.buckets import LocalBuckets, Policy, State, client_address
+from service.web.buckets import LocalBuckets, Policy, client_address
 from service.web.head import head_pairs
 
 _SCRIPT: Final = load_text(__file__, "token_bucket.lua")
 _SHA: Final = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+# A policy after a charge: tokens left, and microseconds until the cost asked for is there.
+_State: TypeAlias = tuple[Policy, int, float]
 _TAG: Final = b"<sixteen-digits>"  # where a caller's tag goes
 _LOCAL_KEYS: Final = 10_000
 _LARGEST_COST: Final = 5
@@ -66,37 +67,43 @@ class Limiter:
     async def charge(self, caller: Caller, cost: int, refs: Sequence[Ref]) -> Verdict:
         """Take `cost` tokens and look at `refs` in one round trip. Raises `QuotaExceeded`."""
         quota = self._quotas.get(caller.role, self._default)
-        peeks: Peeks | None = None
+        command = quota.charge_command(caller.tag, cost)
         try:
-            allowed, states, peeks = await self._ask_redis(caller, cost, quota, refs)
+            first, *peeked = await self._redis.pipeline([command, *self._cache.peek_commands(refs)])
+            if type(first) is not list:
+                first = await self._teach(first, command)
+            if len(first) != 1 + 2 * len(quota.policies):  # nothing that this script says
+                raise RedisAway
         except RedisAway:
-            allowed, states = self._ask_locally(caller, cost, quota.policies)
-        self._decided[allowed, peeks is None].inc()
-        lines = (quota.line if peeks is not None else _policy_line(states)) + _state_line(states, cost, degraded=peeks is None)
-        if not allowed:
+            return self._charge_locally(caller, cost, quota.policies)
+        states = list(zip(quota.policies, first[1::2], first[2::2], strict=True))
+        lines = quota.lines % _numbers(states, cost)
+        self._decided[first[0] == 1, False].inc()
+        if not first[0]:
             raise _denial(states, lines)
-        return Verdict(lines, peeks)
+        return Verdict(lines, self._cache.read_peeks(refs, peeked))
 
     def _bind_metrics(self) -> None:
         outcomes, places = {True: "allowed", False: "denied"}, {True: "degraded", False: "shared"}
         self._decided = {(a, d): metrics.limit_decisions.labels(outcomes[a], places[d]) for a in outcomes for d in places}
 
-    async def _ask_redis(self, caller: Caller, cost: int, quota: _Quota, refs: Sequence[Ref]) -> tuple[bool, list[State], Peeks]:
-        charge = quota.charge_command(caller.tag, cost)
-        commands: list[Command] = [charge, *self._cache.peek_commands(refs)]
-        first, *peeked = await self._redis.pipeline(commands)
-        if isinstance(first, ReplyError) and str(first).startswith("NOSCRIPT"):
-            _, first = await self._redis.pipeline([("SCRIPT", "LOAD", _SCRIPT), commands[0]])
-        if not isinstance(first, list) or len(first) != 1 + 2 * len(quota.policies):  # an error, or nothing that this script says
+    async def _teach(self, reply: Any, command: bytes) -> list[Any]:
+        """A Redis that was restarted has forgotten the script. Raises `RedisAway` for any other error."""
+        if isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT"):
+            _, reply = await self._redis.pipeline([("SCRIPT", "LOAD", _SCRIPT), command])
+        if not isinstance(reply, list):
             raise RedisAway
-        states = [
-            State(policy, max(0, left), wait_us / 1_000_000) for policy, left, wait_us in zip(quota.policies, first[1::2], first[2::2], strict=True)
-        ]
-        return bool(first[0]), states, self._cache.read_peeks(refs, peeked)
+        return reply
 
-    def _ask_locally(self, caller: Caller, cost: int, policies: Sequence[Policy]) -> tuple[bool, list[State]]:
+    def _charge_locally(self, caller: Caller, cost: int, policies: Sequence[Policy]) -> Verdict:
         share = [replace(policy, quota=max(policy.quota // self._replicas, _LARGEST_COST)) for policy in policies]
-        return self._local.charge(caller.subject, cost, share, now_s=time.monotonic())
+        allowed, held = self._local.charge(caller.subject, cost, share, now_s=time.monotonic())
+        states = [(policy, left, wait_s * 1_000_000) for policy, left, wait_s in held]
+        lines = _lines_of(share, mark=";degraded") % _numbers(states, cost)
+        self._decided[allowed, True].inc()
+        if not allowed:
+            raise _denial(states, lines)
+        return Verdict(lines, None)
 
 
 class AddressShield:
@@ -105,16 +112,14 @@ class AddressShield:
     def __init__(self, settings: Settings) -> None:
         policy = Policy.parse(settings.limit.address)
         lift = _LIFTED if settings.app.profile == "load" else 1
-        quota = max(1, policy.quota * lift // settings.app.replicas)
-        self._policies = [replace(policy, quota=quota)]
+        self._policy = replace(policy, quota=max(1, policy.quota * lift // settings.app.replicas))
         self._buckets = LocalBuckets(_LOCAL_KEYS)
         self._trusted = [ipaddress.ip_network(text) for text in settings.http.trusted_proxies]
 
     def charge(self, scope: Scope, *, failed_token: bool = False) -> None:
         """One token a request, ten more for a token that was not accepted. Raises `QuotaExceeded`."""
-        cost = _FAILED_TOKEN_COST if failed_token else 1
-        cost = min(cost, self._policies[0].quota)
-        wait_s = self._buckets.take(client_address(scope, self._trusted), cost, self._policies[0], now_s=time.monotonic())
+        cost = min(_FAILED_TOKEN_COST, self._policy.quota) if failed_token else 1
+        wait_s = self._buckets.take(client_address(scope, self._trusted), cost, self._policy, now_s=time.monotonic())
         if wait_s > 0 and not failed_token:
             metrics.limit_decisions.labels("denied", "address").inc()
             raise QuotaExceeded("too many requests from this address", headers=_retry_after(wait_s))
@@ -129,8 +134,8 @@ class _Quota:
 
     def __init__(self, policies: Sequence[Policy]) -> None:
         self.policies = policies
-        self.line = _policy_line([State(policy, 0, 0.0) for policy in policies])
-        self._commands: dict[int, bytes] = {}
+        self.lines = _lines_of(policies)
+        self._commands: dict[int, list[bytes]] = {}
 
     def charge_command(self, tag: str, cost: int) -> bytes:
         """The script's call on the wire: only the caller's tag is new in it, and that is always as long."""
@@ -138,28 +143,31 @@ class _Quota:
             keys = [b"rl:{%b}:%b" % (_TAG, policy.name.encode()) for policy in self.policies]
             arguments = [number for policy in self.policies for number in (policy.quota, int(policy.window_s * 1_000_000))]
             words = ("EVALSHA", _SHA, len(keys), *keys, cost, *arguments)
-            self._commands[cost] = hiredis.pack_command(words)  # type: ignore[arg-type]  # its stub knows one argument
-        return self._commands[cost].replace(_TAG, tag.encode())
+            self._commands[cost] = hiredis.pack_command(words).split(_TAG)  # type: ignore[arg-type]  # its stub knows one argument
+        return tag.encode().join(self._commands[cost])
 
 
-def _policy_line(states: Sequence[State]) -> bytes:
-    policies = [state.policy for state in states]
-    shown = ", ".join(f'"{policy.name}";q={policy.quota};w={policy.window_s:g}' for policy in policies)
-    return b"ratelimit-policy: %b\r\n" % shown.encode()
+def _lines_of(policies: Sequence[Policy], mark: str = "") -> bytes:
+    """The header lines about these policies, with what `_numbers` says left open."""
+    quotas = ", ".join(f'"{policy.name}";q={policy.quota};w={policy.window_s:g}' for policy in policies)
+    states = ", ".join(f'"{policy.name}";r=%d;t=%d{mark}' for policy in policies)
+    return f"ratelimit-policy: {quotas}\r\nratelimit: {states}\r\n".encode()
 
 
-def _state_line(states: Sequence[State], cost: int, *, degraded: bool) -> bytes:
-    """draft-ietf-httpapi-ratelimit-headers: a client that paces at the smallest r/t is never refused."""
-    shown, mark = [], ";degraded" if degraded else ""
-    for policy, left, wait_s in states:
-        refill_s = left * policy.window_s / policy.quota if left >= cost else max(wait_s, (cost - left) * policy.window_s / policy.quota)
-        shown.append(f'"{policy.name}";r={left};t={math.ceil(refill_s) or 1}{mark}')
-    return b"ratelimit: %b\r\n" % ", ".join(shown).encode()
+def _numbers(states: Sequence[_State], cost: int) -> tuple[int, ...]:
+    """draft-ietf-httpapi-ratelimit-headers: r and t of each policy; a client that paces at the smallest r/t is never refused."""
+    numbers: list[int] = []
+    for policy, left, wait_us in states:
+        refill_s = (left if left >= cost else cost - left) * policy.window_s / policy.quota
+        if left < cost:
+            refill_s = max(wait_us / 1_000_000, refill_s)
+        numbers += (left, math.ceil(refill_s) or 1)
+    return tuple(numbers)
 
 
-def _denial(states: Sequence[State], lines: bytes) -> QuotaExceeded:
-    violated = [state.policy.name for state in states if state.wait_s > 0]
-    wait_s = max(state.wait_s for state in states)
+def _denial(states: Sequence[_State], lines: bytes) -> QuotaExceeded:
+    violated = [policy.name for policy, _, wait_us in states if wait_us > 0]
+    wait_s = max(wait_us for _, _, wait_us in states) / 1_000_000
     shown = {name.decode(): value.decode() for name, value in head_pairs(lines)}
     return QuotaExceeded("slow down", headers=shown | _retry_after(wait_s), extra={"violated-policies": violated})
 

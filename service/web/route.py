@@ -27,6 +27,7 @@ from service.foundation import failpoints
 from service.foundation.cache import Ref
 from service.foundation.deadline import within
 from service.web.admission import Lane
+from service.web.auth import Caller
 from service.web.body import parse_json, read_body
 from service.web.call import Call
 from service.web.exchange import Exchange
@@ -43,6 +44,7 @@ _ALWAYS: Final = (
 _WITH_BODY: Final = ("invalid-json", "request-timeout", "too-large", "unsupported-media-type", "validation-failed")
 _WITH_KEY: Final = ("idempotency-key-missing", "idempotency-key-invalid", "idempotency-in-flight", "idempotency-key-reused")
 _WITH_MATCH: Final = ("invalid-precondition", "precondition-failed", "precondition-required")
+_PATH_NAME: Final = re.compile(r"{(\w+)}")
 _KEY_HEADER: Final = {
     "name": "Idempotency-Key", "in": "header", "required": True, "schema": {"type": "string", "minLength": 1, "maxLength": 255},
     "description": "A fresh UUID for a new intent; the same one for every retry of it.",
@@ -111,13 +113,12 @@ class GatedRoute(APIRoute):
     def _read_signature(self, endpoint: Callable[..., Any], path: str) -> None:
         hints = get_type_hints(endpoint)
         names = [name for name in inspect.signature(endpoint).parameters if name != "call"]
-        self._path_names = [name for name in names if f"{{{name}}}" in path]
         self._query: type[BaseModel] | None = hints["query"] if "query" in names else None
         self._body: type[BaseModel] | None = hints["body"] if "body" in names else None
         self._has_input = self._query is not None or self._body is not None
-        unknown = set(names) - set(self._path_names) - {"query", "body"}
+        unknown = set(names) - {"query", "body"} ^ set(_PATH_NAME.findall(path))
         if unknown:
-            raise TypeError(f"{endpoint.__qualname__}: parameters are call, query, body and path names, not {sorted(unknown)}")
+            raise TypeError(f"{endpoint.__qualname__}: parameters are call, query, body and all path names; check {sorted(unknown)}")
 
     def _problem_slugs(self) -> tuple[str, ...]:
         return (
@@ -133,49 +134,42 @@ class GatedRoute(APIRoute):
         return [*([_KEY_HEADER] if self.policy.keyed else []), *([_MATCH_HEADER] if self.policy.if_match else [])]
 
     async def serve(self, scope: Scope, receive: Receive, _send: Send) -> None:
-        """ASGI: gates, endpoint, answer."""
+        """ASGI: gates, endpoint, answer. One coroutine: each one around another is made and woken for every request."""
         exchange: Exchange = scope["exchange"]
-        call = Call(exchange)
+        call, resources, wanted = Call(exchange), exchange.resources, self.policy
         try:
-            response = await self._run_gates(call, receive)
-        except ServiceError as error:
-            response = problem_response(error, request_id=exchange.request_id)
-        await exchange.answer(response)
-
-    async def _run_gates(self, call: Call, receive: Receive) -> Response:
-        resources, wanted = call.resources, self.policy
-        await self._authenticate(call)
-        key = read_key(call.exchange.head.all(b"idempotency-key")) if wanted.keyed else None
-        arguments: dict[str, Any] = {name: call.scope["path_params"][name] for name in self._path_names}
-        raw, held = await self._read_input(call, receive, arguments) if self._has_input else (None, None)
-        # An input that is not valid is charged like any other, but nothing is looked up for it.
-        verdict = await resources.limiter.charge(call.caller, wanted.cost, () if held else wanted.peeks(arguments))
-        call.peeks = verdict.peeks
-        call.exchange.note_charge(verdict.lines, verdict.peeks)
-        try:
+            presented = exchange.head.all(b"authorization")
+            caller = call.caller = resources.authenticator.remembered(presented) or await self._authenticate(call, presented)
+            exchange.caller_tag = caller.tag
+            caller.require(wanted.scope)
+            key = read_key(exchange.head.all(b"idempotency-key")) if wanted.keyed else None
+            arguments: dict[str, Any] = {**scope["path_params"]}
+            raw, held = await self._read_input(call, receive, arguments) if self._has_input else (None, None)
+            # An input that is not valid is charged like any other, but nothing is looked up for it.
+            exchange.charged, exchange.peeks = await resources.limiter.charge(caller, wanted.cost, () if held else wanted.peeks(arguments))
+            call.peeks = exchange.peeks
             if held is not None:
                 raise held
             if key is not None:
-                principal = call.caller.subject
-                call.keyed = KeyedRequest(principal, key, fingerprint(call.method, call.scope["path"], principal, raw))
-            await resources.admission.enter(wanted.lane)
+                call.keyed = KeyedRequest(caller.subject, key, fingerprint(call.method, scope["path"], caller.subject, raw))
+            if not resources.admission.enter_at_once(wanted.lane):
+                await resources.admission.enter(wanted.lane)
             try:
                 response = await self._run_endpoint(call, arguments)
             finally:
                 resources.admission.leave()
         except ServiceError as error:
-            response = problem_response(error, request_id=call.request_id)
-        return response
+            response = problem_response(error, request_id=exchange.request_id)
+        if not exchange.answer_at_once(response):
+            await exchange.answer(response)
 
-    async def _authenticate(self, call: Call) -> None:
-        exchange = call.exchange
+    @staticmethod
+    async def _authenticate(call: Call, presented: Sequence[bytes]) -> Caller:
         try:
-            call.caller = await call.resources.authenticator.authenticate(exchange.head.all(b"authorization"))
+            return await call.resources.authenticator.authenticate(presented)
         except Unauthenticated:
-            call.resources.shield.charge(exchange.scope, failed_token=True)
+            call.resources.shield.charge(call.scope, failed_token=True)
             raise
-        exchange.caller_tag = call.caller.tag
-        call.caller.require(self.policy.scope)
 
     async def _run_endpoint(self, call: Call, arguments: dict[str, Any]) -> Response:
         http = call.resources.settings.http

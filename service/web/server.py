@@ -16,7 +16,7 @@ import logging
 import re
 import socket
 from functools import partial
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import httptools
 import uvicorn
@@ -49,9 +49,18 @@ class LimitedProtocol(HttpToolsProtocol):
     _head_timer: asyncio.TimerHandle | None = None
     _leaving = False
     _idle_since = 0.0
+    # The task that works this connection's requests off, one after another: to make one a request costs twice as much as to wake it.
+    _worker: asyncio.Task[None] | None = None
+    _woken: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
+        self._todo: list[tuple[RequestResponseCycle, ASGIApp]] = []
+        # What uvicorn's `on_message_begin` says of each request and is the same for all of a connection.
+        self._opening: Any = {
+            "type": "http", "asgi": {"version": self.asgi_version, "spec_version": "2.3"}, "http_version": "1.1",
+            "server": self.server, "client": self.client, "scheme": self.scheme, "root_path": self.root_path,
+        }  # fmt: skip
         if len(self.connections) > self.limits.connections:
             self._refuse(Overloaded("too many connections"))
             return
@@ -60,16 +69,22 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         super().connection_lost(exc)
+        self._wake()
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():  # refused; what still arrives is nobody's
             return
         self._head_bytes += len(data)
-        self._feed(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass  # no upgrades are offered: the request itself is answered
+        except httptools.HttpParserError:
+            self._refuse(MalformedRequest("not valid HTTP/1.1"))
         if self._head_bytes:  # of a request that is not complete yet
             self._limit_head()
-        if self._idle() and not self.transport.is_closing():
-            self._arm()  # most heads come whole, and need no timer
+        if self._idle() and not self.transport.is_closing():  # most heads come whole, and need no timer
+            self._arm()
 
     def _limit_head(self) -> None:
         limits, allowed = self.limits, self.limits.uri_bytes + self.limits.header_bytes + _SLACK_BYTES
@@ -80,17 +95,9 @@ class LimitedProtocol(HttpToolsProtocol):
         elif not self._in_body and self._head_bytes > allowed:
             self._refuse(UriTooLong() if len(self.url) > limits.uri_bytes else HeadersTooLarge())
 
-    def _feed(self, data: bytes) -> None:
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            return  # no upgrades are offered: the request itself is answered
-        except httptools.HttpParserError:
-            self._refuse(MalformedRequest("not valid HTTP/1.1"))
-
     def on_message_begin(self) -> None:
-        self._in_body = False
-        super().on_message_begin()
+        self._in_body, self.expect_100_continue, self.url, self.headers = False, False, b"", []
+        self.scope = {**self._opening, "headers": self.headers, "state": self.app_state.copy()}  # type: ignore[typeddict-item]  # the rest comes with the head
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_body:  # a trailer is no header: nobody in front of us has checked it
@@ -101,7 +108,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        self._disarm()
+        if self._head_timer is not None:
+            self._disarm()
         received, self._head_bytes, self._in_body = self._head_bytes, 0, True
         self.scope["head_bytes"] = received  # type: ignore[typeddict-unknown-key]  # at least: the guard counts only what could be too much
         if self.url.startswith(b"/") and not _ESCAPES.search(self.url):
@@ -148,7 +156,27 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGIApp) -> None:  # type: ignore[override]  # as uvicorn's own
         cycle.scope["answer"] = partial(_answer, cycle)  # type: ignore[typeddict-unknown-key]  # an extension of ours
-        super()._start_asgi_task(cycle, app)  # type: ignore[arg-type]
+        self._todo.append((cycle, app))
+        if self._worker is None:
+            self._worker = self.loop.create_task(self._work())
+        self.tasks.add(self._worker)  # the drain waits for those who have a request in hand
+        self._wake()
+
+    async def _work(self) -> None:
+        assert self._worker is not None
+        while self._todo:  # woken without a request: the connection was lost
+            cycle, app = self._todo.pop()
+            await cycle.run_asgi(app)  # type: ignore[arg-type]
+            if not self._todo:
+                self.tasks.discard(self._worker)
+                if self.transport.is_closing():
+                    return
+                self._woken = self.loop.create_future()
+                await self._woken
+
+    def _wake(self) -> None:
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
