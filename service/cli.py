@@ -62,6 +62,7 @@ def _fail(message: str, *, code: int = 2) -> Any:
 
 
 _ADDRESS_ADVICE = ": is the port free, and the address ours?"
+_SERVER_ADVICE = "; `plumbline up` starts a stack, and `. .plumbline/env` tells this shell where it is"
 
 
 def _run(main: Coroutine[Any, Any, Any], *, stays: bool = False) -> Any:
@@ -87,12 +88,12 @@ def _run(main: Coroutine[Any, Any, Any], *, stays: bool = False) -> Any:
 
 def _run_once(main: Coroutine[Any, Any, Any]) -> Any:
     """A command that does its work and ends: what is wrong is a sentence."""
-    from service.errors import ServiceError
+    from service.errors import DependencyUnavailable, ServiceError
 
     try:
         return _run(main)
     except ServiceError as error:
-        _fail(str(error))
+        _fail(f"{error}{_SERVER_ADVICE if isinstance(error, DependencyUnavailable) else ''}")
     except BrokenPipeError:
         raise typer.Exit(0) from None  # the reader (`| head`) has seen enough
     except OSError as error:
