@@ -22,7 +22,7 @@ async def run_api(settings: Settings, *, fd: int | None = None) -> bool:
     # What start-up made lives as long as the process: the collector need not look at it again.
     gc.collect()
     gc.freeze()
-    clean = await serve_api(app, settings.http, lifecycle, fd=fd)
+    clean = await serve_api(app.enter, settings.http, lifecycle, fd=fd)
     await stop_ops()
     tracing.shutdown()
     return clean

@@ -166,16 +166,15 @@ class _Protocol(asyncio.Protocol):
         self.fail("connection lost")
 
     def data_received(self, data: bytes) -> None:
-        self._reader.feed(data)
-        replies = self._replies
-        while self._waiting:
-            answer, count, _ = self._waiting[0]
+        reader, waiting, replies = self._reader, self._waiting, self._replies
+        reader.feed(data)
+        while waiting:
+            answer, count, _ = waiting[0]
             while len(replies) < count:
-                reply = self._reader.gets()
-                if reply is False:
+                if (reply := reader.gets()) is False:
                     return
                 replies.append(reply)
-            self._waiting.popleft()
+            waiting.popleft()
             if not answer.done():
                 answer.set_result(replies)
             replies = self._replies = []

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import socket
 from functools import partial
 from typing import Any, ClassVar, Final
@@ -36,7 +35,6 @@ log = get_logger(__name__)
 
 _LINGER_S: Final = 1.0
 _SLACK_BYTES: Final = 1_024
-_ESCAPES: Final = re.compile(rb"[%#]")
 _CHUNK_OVERHEAD: Final = 8  # the smallest chunk is one byte of body in six
 
 
@@ -100,19 +98,17 @@ class LimitedProtocol(HttpToolsProtocol):
         self.scope = {**self._opening, "headers": self.headers, "state": self.app_state.copy()}  # type: ignore[typeddict-item]  # the rest comes with the head
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_body:  # a trailer is no header: nobody in front of us has checked it
-            return
-        name = name.lower()  # what follows is uvicorn's own, without the call
-        if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        self.headers.append((name, value))
+        if not self._in_body:  # a trailer is no header: nobody in front of us has checked it
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         if self._head_timer is not None:
             self._disarm()
         received, self._head_bytes, self._in_body = self._head_bytes, 0, True
         self.scope["head_bytes"] = received  # type: ignore[typeddict-unknown-key]  # at least: the guard counts only what could be too much
-        if self.url.startswith(b"/") and not _ESCAPES.search(self.url):
+        if self.parser.get_method() != b"GET":  # nobody waits for the body of a GET
+            self.expect_100_continue = any(name == b"expect" and value.lower() == b"100-continue" for name, value in self.headers)
+        if self.url[:1] == b"/" and b"%" not in self.url and b"#" not in self.url:
             self._begin_plainly()
         else:
             super().on_headers_complete()
@@ -314,6 +310,7 @@ class _DrainingServer(QuietServer):
 def _config(app: ASGIApp, settings: HttpSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        interface="asgi3",
         loop="uvloop",
         http=protocol_class(settings),
         ws="none",

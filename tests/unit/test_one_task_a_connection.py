@@ -122,6 +122,21 @@ async def test_a_lost_connection_ends_its_task(opened: tuple[list[Any], Callable
     assert len(tasks) == 1 + busy, "what was begun is finished"
 
 
+@pytest.mark.parametrize("path", [b"/v1/orders", b"/v1/orders%2F"])
+async def test_who_waits_to_be_asked_for_a_body_is_asked(path: bytes) -> None:
+    bodies: list[bytes] = []
+
+    async def app(scope: Scope, receive: Any, _send: Any) -> None:
+        bodies.append((await receive())["body"])
+        scope["answer"](204, b"", b"", closes=False)
+
+    connection = Connection(app)
+    connection.protocol.data_received(b"POST %b HTTP/1.1\r\nhost: localhost\r\nExpect: 100-Continue\r\ncontent-length: 2\r\n\r\n" % path)
+    await until(lambda: connection.wire.written == [b"HTTP/1.1 100 Continue\r\n\r\n"], "asked")
+    connection.protocol.data_received(b"{}")
+    await until(lambda: bodies == [b"{}"] and not connection.state.tasks, "read")
+
+
 async def test_a_request_leaves_nothing_for_the_garbage_collector() -> None:
     async def answers(scope: Scope, *_: Any) -> None:
         await scope["exchange"].answer(Reply(b"{}", b""))
