@@ -23,8 +23,6 @@ from service.web.resources import Resources
 Answerer = Callable[..., bool]
 
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9-]{8,64}")
-# Methods are free text on the wire; a label value is not.
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
 _CSP: Final = b"content-security-policy"
 _SECURITY: Final = ((b"x-content-type-options", b"nosniff"), (_CSP, b"default-src 'none'; frame-ancestors 'none'"))
 _SIGNATURE: Final = head_lines(_SECURITY)
@@ -67,15 +65,6 @@ class Exchange:
         self.caller_tag: str | None = None
         self.charged = b""
         self.peeks: Peeks | None = None
-
-    @property
-    def route(self) -> str:
-        return getattr(self.scope.get("route"), "path", "unmatched")
-
-    @property
-    def method(self) -> str:
-        method: str = self.scope["method"]
-        return method if method in _METHODS else "other"
 
     def answer_at_once(self, response: Response) -> bool:
         """Send a complete answer in one write; False where the server cannot: then `answer`."""

@@ -10,16 +10,14 @@ Headers = Sequence[tuple[bytes, bytes]]
 class Head:
     """A request's headers by name: one look at each, however many ask."""
 
-    __slots__ = ("_pairs", "_values", "repeats")
+    __slots__ = ("_pairs", "_values", "get", "repeats")
 
     def __init__(self, pairs: Headers) -> None:
         self._pairs, self._values = pairs, dict(pairs)
+        # The value (of several, the last); None if there is none. Names are lower case.
+        self.get = self._values.get
         # True if any name came twice: `all` then has to look at every pair.
         self.repeats = len(self._values) != len(pairs)
-
-    def get(self, name: bytes) -> bytes | None:
-        """The value (of several, the last); None if there is none. Names are lower case."""
-        return self._values.get(name)
 
     def all(self, name: bytes) -> list[bytes]:
         """Every value, in order."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -22,6 +22,9 @@ from service.web.exchange import Exchange
 from service.web.problems import problem_response
 
 log = get_logger(__name__)
+
+# Methods are free text on the wire; a label value is not.
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE", "OPTIONS"})
 
 
 class Observe:
@@ -63,7 +66,9 @@ class Observe:
 
 def _conclude(exchange: Exchange, span: tracing.server_span | None) -> None:
     """The line, the counters, and the span's name: its route is known only now."""
-    method, route, status = exchange.method, exchange.route, exchange.status
+    scope, status = exchange.scope, exchange.status
+    method = scope["method"] if scope["method"] in _METHODS else "other"
+    route = getattr(scope.get("route"), "path", "unmatched")
     took_s, exemplar = time.perf_counter() - exchange.started, None
     if span is not None:
         exemplar = {"trace_id": span.trace_id}

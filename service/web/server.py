@@ -106,19 +106,20 @@ class LimitedProtocol(HttpToolsProtocol):
             self._disarm()
         received, self._head_bytes, self._in_body = self._head_bytes, 0, True
         self.scope["head_bytes"] = received  # type: ignore[typeddict-unknown-key]  # at least: the guard counts only what could be too much
-        if self.parser.get_method() != b"GET":  # nobody waits for the body of a GET
+        method = self.parser.get_method()
+        if method != b"GET":  # nobody waits for the body of a GET
             self.expect_100_continue = any(name == b"expect" and value.lower() == b"100-continue" for name, value in self.headers)
         if self.url[:1] == b"/" and b"%" not in self.url and b"#" not in self.url:
-            self._begin_plainly()
+            self._begin_plainly(method)
         else:
             super().on_headers_complete()
         if self._leaving:
             self.cycle.keep_alive = False
 
-    def _begin_plainly(self) -> None:
+    def _begin_plainly(self, method: bytes) -> None:
         """As uvicorn's `on_headers_complete`, for a path without escapes: nothing to parse, and one cycle of ours."""
         scope, version = self.scope, self.parser.get_http_version()
-        scope["method"] = self.parser.get_method().decode("ascii")
+        scope["method"] = method.decode("ascii")
         if version != "1.1":
             scope["http_version"] = version
         scope["raw_path"], _, scope["query_string"] = self.url.partition(b"?")
