@@ -118,7 +118,7 @@ class GatedRoute(APIRoute):
         self._has_input = self._query is not None or self._body is not None
         unknown = set(names) - {"query", "body"} ^ set(_PATH_NAME.findall(path))
         if unknown:
-            raise TypeError(f"{endpoint.__qualname__}: parameters are call, query, body and all path names; check {sorted(unknown)}")
+            raise TypeError(f"{endpoint.__qualname__}: parameters are call, query, body and every path name, not {sorted(unknown)}")
 
     def _problem_slugs(self) -> tuple[str, ...]:
         return (
