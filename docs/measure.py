@@ -3,24 +3,31 @@
 
 `PYTHONPATH=. .venv/bin/python docs/measure.py [memory|real]` starts a stack of its own four times (first with empty data) in a
 temporary folder, prints a table, and leaves nothing running. Memory is PSS: shared pages are counted once.
+`… docs/measure.py serve` does it with the API alone, on servers that run already.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 
 from service.dev.postgres import EmbeddedPostgres
 from service.dev.roster import BrokerKind
 from service.dev.stack import running_stack
-from tests.support.servers import free_base_port
+from tests.integration.processes import Member, running
+from tests.support.servers import free_base_port, running_servers
 
-STARTS = 4
+STARTS, SERVES = 4, 9
 SETTLE_S = 5.0
 
 
@@ -55,6 +62,34 @@ def _print_table(kafka: str, *, seconds: list[float], paid: list[float], memory:
     print(f"  memory (PSS) together        {sum(memory.values()) / 2**20:6.0f} MiB")
     print(f"  disk: data and logs          {data / 2**20:6.0f} MiB")
     print(f"  disk: .venv                  {_tree_bytes(Path(sys.prefix)) / 2**20:6.0f} MiB")
+
+
+def measure_serve() -> None:
+    """From starting the process to the first 200 of its readiness page, and the processor time it needed until then."""
+    with running_servers(seeded=True) as servers:
+        ready = f"http://127.0.0.1:{servers.base_port + 106}/health/ready"
+        ours = os.environ | servers.environment() | {"OPS_PORT": str(servers.base_port + 106)}
+        keys = f"http://127.0.0.1:{servers.base_port + 103}/.well-known/jwks.json"
+        with running(Member("issuer", keys, servers.home / "issuer.log", servers.environment())):
+            taken = [_serve_once(ready, ours, servers.home / "api.log") for _ in range(SERVES)][1:]  # the first one compiles
+    for what, seconds in zip(("start → ready", "processor time"), zip(*taken, strict=True), strict=True):
+        print(f"  serve: {what:<15} median {statistics.median(seconds):.2f} s, {min(seconds):.2f} to {max(seconds):.2f}")
+
+
+def _serve_once(ready: str, environment: dict[str, str], log: Path) -> tuple[float, float]:
+    begin = time.monotonic()
+    with log.open("ab") as output:
+        process = subprocess.Popen([sys.executable, "-m", "service", "serve"], env=environment, stdout=output, stderr=output)
+    try:
+        while True:
+            with suppress(urllib.error.URLError), urllib.request.urlopen(ready):  # noqa: S310 - loopback
+                words = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+                return time.monotonic() - begin, sum(map(int, words[11:13])) / os.sysconf("SC_CLK_TCK")
+            assert process.poll() is None, f"it ended: see {log.read_text()[-2000:]}"
+            time.sleep(0.01)
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def _memory_by_role(processes: list[dict[str, object]]) -> dict[str, int]:
@@ -95,4 +130,7 @@ def _tree_bytes(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    main("real" if "real" in sys.argv[1:] else "memory")
+    if "serve" in sys.argv[1:]:
+        measure_serve()
+    else:
+        main("real" if "real" in sys.argv[1:] else "memory")

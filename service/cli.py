@@ -7,28 +7,46 @@ so that `--help` answers at once.
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from service.settings import Settings
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=__doc__.split("\n\n")[0])
+
+_HELP = __doc__.split("\n\n")[0]
+
+
+class _Contents(TyperGroup):
+    """Lists the commands under the headings they were registered with."""
+
+    def format_commands(self, _context: Any, formatter: Any) -> None:
+        chapters: dict[str, list[tuple[str, str]]] = {}
+        for name, command in self.commands.items():
+            lines = chapters.setdefault(getattr(command, "rich_help_panel", _TOOLS), [])
+            lines.append((name, command.get_short_help_str(formatter.width)))
+        for title, lines in chapters.items():
+            with formatter.section(title):
+                formatter.write_dl(lines)
+
+
+app = typer.Typer(cls=_Contents, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=_HELP)
 topics_app = typer.Typer(no_args_is_help=True, help="Kafka topics.")
 dlq_app = typer.Typer(no_args_is_help=True, help="Dead letters: list, show, replay, discard.")
 events_app = typer.Typer(no_args_is_help=True, help="The event contract.")
 
-_SERVERS = "Servers"
-_TOOLS = "Tools"
-_STACK = "The embedded stack"
-# Where libraries find these they load them, 200 modules: rich to colour tracebacks (structlog, httpx), metrics redis-py would
+_STACK, _SERVERS, _TOOLS = "The embedded stack", "Servers", "Tools"
+# Where libraries find these they load them, 200 modules: rich and pygments to colour (structlog, httpx), metrics redis-py would
 # report, models of pydantic 1 that FastAPI would know. No process of ours uses them.
-_NOT_LOADED = ("rich", "opentelemetry.sdk.metrics", "pydantic.v1")
+_NOT_LOADED = ("rich", "pygments", "opentelemetry.sdk.metrics", "pydantic.v1")
+_HttpPort = Annotated[int, typer.Option(envvar="HTTP_PORT", min=1, max=64_000, help="The API; the other ports are counted from it.")]
 _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}  # to a command line of their own
 
 
@@ -54,6 +72,10 @@ def _settings(process: str) -> Settings:
         export.send(provider, to=settings.telemetry.otlp_url)
     pulse.describe(process, __version__)
     return settings
+
+
+def _home() -> Path:
+    return Path(os.environ.get("PLUMBLINE_HOME", ".plumbline"))
 
 
 def _fail(message: str, *, code: int = 2) -> Any:
@@ -102,26 +124,24 @@ def _run_once(main: Coroutine[Any, Any, Any]) -> Any:
 
 @app.command(rich_help_panel=_STACK)
 def up(
-    api: Annotated[int, typer.Option(help="API processes on one socket.")] = 1,
-    workers: Annotated[int, typer.Option(help="Worker processes a group.")] = 1,
-    only: Annotated[str, typer.Option(help="deps: servers only, for an IDE.")] = "",
+    api: Annotated[int, typer.Option(min=1, help="API processes on one socket.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes a group.")] = 1,
+    only: Annotated[Literal["deps"] | None, typer.Option(help="Servers only, for an IDE.")] = None,
     reload: Annotated[bool, typer.Option("--reload", help="Restart on code changes.")] = False,
     profile: Annotated[Literal["default", "load"], typer.Option(help="load lifts the rate limits.")] = "default",
     kafka: Annotated[Literal["auto", "real", "memory"], typer.Option(help="auto: real where Java and Maven are.")] = "auto",
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin with empty data.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Return when ready.")] = False,
+    http_port: _HttpPort = 8000,
+    ops_port: Annotated[int, typer.Option(envvar="OPS_PORT", min=0, max=65_000, help="Health pages, counted up; 0: HTTP_PORT + 1000.")] = 0,
 ) -> None:
-    """Start everything here: PostgreSQL, Redis, Kafka, API, relay, reaper, workers."""
-    import os
-
+    """Start everything here: servers, API, relay, reaper, workers."""
     from service.dev.roster import UpOptions
     from service.dev.stack import run_up
 
     options = UpOptions(
-        home=Path(os.environ.get("PLUMBLINE_HOME", ".plumbline")),
-        http_port=int(os.environ.get("HTTP_PORT", "8000")),
-        ops_port=int(os.environ.get("OPS_PORT", "0")),
-        api=api, workers=workers, only_deps=only == "deps", reload=reload, profile=profile, kafka=kafka, fresh=fresh, detach=detach,
+        home=_home(), http_port=http_port, ops_port=ops_port, api=api, workers=workers, only_deps=only is not None, reload=reload,
+        profile=profile, kafka=kafka, fresh=fresh, detach=detach,
     )  # fmt: skip
     raise typer.Exit(run_up(options))
 
@@ -129,44 +149,35 @@ def up(
 @app.command(rich_help_panel=_STACK)
 def down() -> None:
     """Stop the stack of this folder."""
-    import os
-
     from service.dev.stack import run_down
 
-    raise typer.Exit(run_down(Path(os.environ.get("PLUMBLINE_HOME", ".plumbline"))))
+    raise typer.Exit(run_down(_home()))
 
 
 @app.command(rich_help_panel=_STACK)
 def reset() -> None:
     """Stop the stack and delete its data."""
-    import os
-
     from service.dev.stack import run_reset
 
-    raise typer.Exit(run_reset(Path(os.environ.get("PLUMBLINE_HOME", ".plumbline"))))
+    raise typer.Exit(run_reset(_home()))
 
 
 @app.command(rich_help_panel=_STACK)
-def demo(scene: Annotated[list[int] | None, typer.Option(help="Only this one, by number; may be repeated.")] = None) -> None:
+def demo(scene: Annotated[list[int] | None, typer.Option(help="One by number; may be repeated.")] = None, http_port: _HttpPort = 8000) -> None:
     """Watch each promise being kept, scene by scene."""
-    import os
-
     from service.dev.demo import run_demo
 
-    home, port = Path(os.environ.get("PLUMBLINE_HOME", ".plumbline")), int(os.environ.get("HTTP_PORT", "8000"))
-    raise typer.Exit(run_demo(home, port, scene or ()))
+    raise typer.Exit(run_demo(_home(), http_port, scene or ()))
 
 
 @app.command(rich_help_panel=_STACK)
 def watch(once: Annotated[bool, typer.Option("--once", help="One picture, then end.")] = False) -> None:
-    """See the running stack live: rates, latencies, cache, outbox, groups, breakers."""
-    import os
-
+    """See the running stack live: rates, outbox, groups, breakers."""
     from service.dev.children import StackError
     from service.dev.watch import watch as run
 
     try:
-        raise typer.Exit(run(Path(os.environ.get("PLUMBLINE_HOME", ".plumbline")).absolute(), once=once))
+        raise typer.Exit(run(_home().absolute(), once=once))
     except StackError as error:
         _fail(str(error))
 
@@ -186,7 +197,7 @@ def worker(
     group: Annotated[list[str] | None, typer.Option(help="A consumer group; may be repeated.")] = None,
     every: Annotated[bool, typer.Option("--all", help="All groups in one process.")] = False,
 ) -> None:
-    """Run consumer groups: inventory, payments, notifications, timeline, cache."""
+    """Run consumer groups, by name or all of them."""
     settings = _settings("orders-worker")
     from workers.main import GROUPS, run_workers
 
@@ -198,11 +209,15 @@ def worker(
 
 
 @app.command(rich_help_panel=_SERVERS)
-def relay() -> None:
+def relay(refill: Annotated[bool, typer.Option("--refill", help="First do what `republish --unfinished` does.")] = False) -> None:
     """Publish the outbox to Kafka."""
     settings = _settings("orders-relay")
-    from workers.main import run_relay
+    from workers.main import APPLIED, run_relay
 
+    if refill:
+        from service.admin.by_hand import republish_events
+
+        _run_once(republish_events(settings, since="", handled=APPLIED, rate=2_000.0))
     _run(run_relay(settings), stays=True)
 
 
@@ -240,7 +255,7 @@ def migrate(
     to: Annotated[str, typer.Option(help="A revision, also an older one; head: with what only older code needs removed.")] = "",
     catalogue: Annotated[bool, typer.Option("--seed", help="Then do what `seed` does, in the same process.")] = False,
 ) -> None:
-    """Bring the schema to what this code needs, while the service runs."""
+    """Bring the schema to what this code needs, beside the service."""
     settings = _settings("migrate")
     from service.migrations import downgrade, upgrade
     from service.revision import read_revision, target
@@ -270,7 +285,7 @@ def db_wait(timeout: Annotated[float, typer.Option(help="Seconds.")] = 120.0) ->
 
 @app.command(rich_help_panel=_TOOLS)
 def seed(orders: Annotated[int, typer.Option(min=0, help="Bring the shop to so many orders, a year of them.")] = 0) -> None:
-    """Insert the catalogue (1,000 products) if it is missing; orders too, if asked."""
+    """Insert the catalogue (1,000 products), and orders if asked."""
     settings = _settings("seed")
     from service.dev.seed import seed_shop
 
@@ -284,17 +299,15 @@ def seed(orders: Annotated[int, typer.Option(min=0, help="Bring the shop to so m
 @app.command(rich_help_panel=_TOOLS)
 def token(
     sub: Annotated[str, typer.Option(help="Subject: the customer id.")] = "customer-1",
-    role: Annotated[str, typer.Option(help="customer, operator, auditor or admin.")] = "customer",
+    role: Annotated[Literal["customer", "operator", "auditor", "admin"], typer.Option()] = "customer",
     scope: Annotated[str, typer.Option(help="Space-separated; empty: all of the role's.")] = "",
-    ttl: Annotated[int, typer.Option(help="Seconds, at most 3600.")] = 3600,
-    count: Annotated[int, typer.Option(help="More than one: subjects get a number.")] = 1,
+    ttl: Annotated[int, typer.Option(min=1, max=3600, help="Seconds.")] = 3600,
+    count: Annotated[int, typer.Option(min=1, help="More than one: subjects get a number.")] = 1,
 ) -> None:
     """Print access tokens of the development issuer."""
-    import os
-
     from service.dev.issuer import mint
 
-    home = Path(os.environ.get("PLUMBLINE_HOME", ".plumbline"))
+    home = _home()
     for number in range(count):
         subject = sub if count == 1 else f"{sub}-{number + 1}"
         typer.echo(mint(home, sub=subject, role=role, scope=scope or None, ttl_s=ttl))
@@ -335,7 +348,7 @@ def dlq() -> None:
 @dlq_app.command("list")
 def dlq_list(
     consumer: Annotated[str, typer.Option(help="Only of this consumer.")] = "",
-    status: Annotated[str, typer.Option(help="open, replayed, discarded or all.")] = "open",
+    status: Annotated[Literal["open", "replayed", "discarded", "all"], typer.Option()] = "open",
     limit: Annotated[int, typer.Option(min=1, max=1000, help="The newest so many.")] = 50,
 ) -> None:
     """Show what groups gave up on, newest first."""
@@ -392,16 +405,14 @@ def republish(
         _fail("say either --since TIME or --unfinished")
     settings = _settings("republish")
     from service.admin.by_hand import republish_events
-    from workers.main import GROUPS
+    from workers.main import APPLIED
 
-    # Timeline and cache keep no inbox: the one is looked up by its rows, the other is repaired by time.
-    handled = {name: tuple(handlers) for name, handlers in GROUPS.items() if name not in {"timeline", "cache"}}
-    raise typer.Exit(_run_once(republish_events(settings, since=since, handled=handled, rate=rate)))
+    raise typer.Exit(_run_once(republish_events(settings, since=since, handled=APPLIED, rate=rate)))
 
 
 @app.command(add_help_option=False, context_settings=_PASSED_ON, rich_help_panel=_TOOLS)
 def load(context: typer.Context) -> None:
-    """Load tests that end in a verdict: smoke, steady, spike, capacity …; `plumbline load --help`."""
+    """Load tests that end in a verdict; `load --help` lists them."""
     from service.dev.beside import load_tests
 
     load_tests()(context.args)
@@ -409,7 +420,7 @@ def load(context: typer.Context) -> None:
 
 @app.command(add_help_option=False, context_settings=_PASSED_ON, rich_help_panel=_TOOLS)
 def capacity(context: typer.Context) -> None:
-    """From business numbers to processes, connections, partitions, bytes."""
+    """From business numbers to processes, connections, partitions."""
     from service.dev.capacity import main
 
     main(context.args)

@@ -5,6 +5,7 @@ The service is imported by the fixture that needs it: unit tests need a part of 
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
@@ -22,8 +23,13 @@ if TYPE_CHECKING:
     from tests.support.servers import Servers
 
 
+# What collecting makes stays as long as the process: to look at it again and again would be a quarter of the time it takes.
+gc.disable()
+
 # Files that take long, longest first: a process that takes one last keeps the others waiting (`--no-loadscope-reorder`).
 _LONG: Final = (
+    # It asks for every invariant of all orders there are, fifty times: first, while they are few.
+    "test_a_broken_promise_is_noticed",
     "test_stack", "test_nothing_is_lost_when_anything_is_killed", "test_the_demo_holds", "test_embedded_servers",
     "test_the_doctor_finds_what_is_wrong", "test_runbook_commands_work", "test_one_outage_exhausts_no_other_pool", "test_worker_simulation",
     "test_the_readme_tour_works", "test_one_trace_tells_the_story", "test_lost_telemetry_costs_nothing", "test_cache_at_scale",
@@ -37,6 +43,12 @@ _LONG: Final = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files that take long begin first, the others as they were."""
     items.sort(key=lambda item: _LONG.index(item.path.stem) if item.path.stem in _LONG else len(_LONG))
+
+
+def pytest_collection_finish() -> None:
+    """From here on what is left behind is collected, and what was there before is not looked at any more."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,8 @@ GROUPS: Final[Mapping[str, Mapping[str, Handler]]] = {
     "timeline": timeline.HANDLERS,
     "cache": cache.HANDLERS,
 }
+# What the inbox knows of. Timeline and cache keep none: the one is looked up by its rows, the other is repaired by time.
+APPLIED: Final = {name: tuple(handlers) for name, handlers in GROUPS.items() if name not in {"timeline", "cache"}}
 # Workers wait for a connection, and for Redis, rather than shed: nobody stands at a counter.
 _QUEUE_TIMEOUT_MS: Final = 5_000
 _REDIS_TIMEOUT_MS: Final = 1_000

@@ -1,7 +1,7 @@
 """The order in which an embedded stack comes up, each step with its elapsed time, and what it publishes about itself.
 
 What can start early does: servers, issuer and provider at once, API and reaper as soon as the schema is there, relay
-and workers once the broker has what it lost. When a step fails, `StackError` says which log to read.
+and workers once the broker answers. When a step fails, `StackError` says which log to read.
 Test: `tests/integration/test_stack.py`.
 """
 
@@ -42,6 +42,7 @@ class BringUp:
         self._begin = time.monotonic()
         self._step = 0
         self._listener: socket.socket | None = None
+        self._refills = False
         self._postgres = EmbeddedPostgres(self._home, self._ports.postgres)
         self._redis = EmbeddedRedis(self._home, self._ports.redis)
 
@@ -60,6 +61,7 @@ class BringUp:
         self._await_companions()
         if members:
             self._await_members(members)
+            self._refills = False  # a relay that is started once more has nothing to fill
             self._done(", ".join(member.name for member in members) + " ready")
         self.publish()
         shell = {name: value for name, value in self._environment.items() if _FOR_THE_SHELL.fullmatch(name)}
@@ -126,14 +128,14 @@ class BringUp:
         """Topics, and events a broker that started empty has lost."""
         self._await_server(self._redis, "Redis")
         self._await_server(self._broker, _BROKERS[self._broker.kind])
-        topics = self._launch_tool("topics", "apply") if self._broker.kind == "real" else None
-        republishing = self._launch_republish()
-        if topics is not None:
-            self._await_tool("topics", topics)
+        if self._broker.kind == "real":
+            self._run_tool("topics", "apply")
             self._done("topics are there")
-        if republishing is not None:  # before the workers start
-            self._await_tool("republish", republishing)
-            self._done("the broker started empty: events not applied everywhere are published again")
+        if self._lost_events():
+            self._refills = not self._options.only_deps  # by the relay, before it begins: a process less to start
+            if not self._refills:
+                self._run_tool("republish", "--unfinished")
+            self._done("the broker started empty: what is not applied everywhere is published again")
 
     def _await_companions(self) -> None:
         self._await_members(roster.companions(self._ports))
@@ -153,8 +155,8 @@ class BringUp:
         def start_again() -> subprocess.Popen[bytes]:
             if server.pid is None:  # it may run already, and only what follows failed
                 server.start()
-            if server is self._broker and (republishing := self._launch_republish()):
-                self._await_tool("republish", republishing)
+            if server is self._broker and self._lost_events():
+                self._run_tool("republish", "--unfinished")
             return server.running()
 
         return start_again
@@ -165,7 +167,8 @@ class BringUp:
         log = self._home / "logs" / f"{member.name}.log"
 
         def start() -> subprocess.Popen[bytes]:
-            return spawn(member.command, log=log, env=environment, pass_fds=descriptors)
+            refill = ("--refill",) if member.role == "relay" and self._refills else ()
+            return spawn((*member.command, *refill), log=log, env=environment, pass_fds=descriptors)
 
         def start_again() -> subprocess.Popen[bytes]:
             process = start()
@@ -205,20 +208,13 @@ class BringUp:
                 raise StackError(f"the payment provider does not take POST /dials: see {self._home}/logs/psp.log")
             time.sleep(0.03)
 
-    def _launch_republish(self) -> subprocess.Popen[bytes] | None:
-        """None unless the broker started empty after it had events; which of them are missing anywhere is for the tool to find."""
-        if not (self._broker.fresh and self._ask("SELECT 1 FROM outbox_sent LIMIT 1")):
-            return None
-        return self._launch_tool("republish", "--unfinished")
+    def _lost_events(self) -> bool:
+        """Did the broker start empty after it had events? Which of them are missing anywhere is for `republish` to find."""
+        return bool(self._broker.fresh and self._ask("SELECT 1 FROM outbox_sent LIMIT 1"))
 
-    def _run_tool(self, name: str, *words: str) -> None:
-        self._await_tool(name, self._launch_tool(name, *words))
-
-    def _launch_tool(self, name: str, *words: str) -> subprocess.Popen[bytes]:
-        return spawn(roster.command(name, *words), log=self._home / "logs" / f"{name}.log", env=self._environment)
-
-    def _await_tool(self, name: str, process: subprocess.Popen[bytes], timeout_s: float = 120.0) -> None:
+    def _run_tool(self, name: str, *words: str, timeout_s: float = 120.0) -> None:
         log = self._home / "logs" / f"{name}.log"
+        process = spawn(roster.command(name, *words), log=log, env=self._environment)
         try:
             code = process.wait(timeout_s)
         except subprocess.TimeoutExpired:

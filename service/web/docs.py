@@ -56,19 +56,16 @@ def describe(app: FastAPI) -> dict[str, Any]:
     parts = document.setdefault("components", {})
     parts["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
     for operation in (op for path in document["paths"].values() for op in path.values()):
-        _use_problems(operation)
-    parts.setdefault("schemas", {}).setdefault("Problem", Problem.model_json_schema(ref_template="#/components/schemas/{model}"))
+        _drop_undeclared(operation)
+    problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    parts["schemas"] |= problem.pop("$defs") | {"Problem": problem}
     for unused in ("HTTPValidationError", "ValidationError"):
         parts["schemas"].pop(unused, None)
     return document
 
 
-def _use_problems(operation: dict[str, Any]) -> None:
-    """FastAPI describes errors as application/json; ours are application/problem+json. What only it declared cannot happen."""
+def _drop_undeclared(operation: dict[str, Any]) -> None:
+    """An error that only FastAPI declares (its own 422) cannot happen: ours are application/problem+json."""
     for status, answer in list(operation["responses"].items()):
-        content = answer.get("content", {})
-        if status >= "400" and "application/problem+json" not in content:
+        if status >= "400" and "application/problem+json" not in answer.get("content", {}):
             del operation["responses"][status]
-        elif status >= "400":
-            content.pop("application/json", None)
-            content["application/problem+json"]["schema"] = {"$ref": "#/components/schemas/Problem"}

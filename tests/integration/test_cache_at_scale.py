@@ -14,6 +14,8 @@ from tests.proofs.race import run_race
 from tests.proofs.stampede import CALLERS, PROCESSES, run_stampede
 from tests.support.servers import Servers
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.parametrize(("keys", "writes"), [pytest.param(50, 5, id="small"), pytest.param(500, 10, id="full", marks=pytest.mark.slow)])
 async def test_no_key_stays_stale_and_nobody_misses_his_own_write(servers: Servers, settings: Settings, keys: int, writes: int) -> None:

@@ -49,10 +49,10 @@ class Row:
 
 
 class Catalogue:
-    """Products that change under their readers; this is the only writer of them."""
+    """Products that change under their readers; this is the only writer of them. Everybody rests for `pause_s` after each call."""
 
-    def __init__(self, shop: Shop) -> None:
-        self.shop = shop
+    def __init__(self, shop: Shop, *, pause_s: float) -> None:
+        self.shop, self.pause_s = shop, pause_s
         self.admin, self.reader = shop.login("root-faults", role="admin"), shop.login("reader-faults")
         self.first: dict[str, tuple[int, int]] = {}
         self.acknowledged: dict[str, int] = {}
@@ -118,6 +118,7 @@ class Catalogue:
             while not stop.is_set():
                 number += 1
                 await work(SKUS[number % len(SKUS)])
+                await asyncio.sleep(self.pause_s)
 
         async with asyncio.TaskGroup() as group:
             for number in range(READERS):
@@ -156,9 +157,9 @@ async def cache_outcomes(shop: Shop) -> Counter[str]:
 # -- the faults
 
 
-async def run_redis_faults(shop: Shop) -> list[Row]:
+async def run_redis_faults(shop: Shop, *, pause_s: float = 0.0) -> list[Row]:
     """One row for each thing that can happen to Redis, with a calm one first."""
-    catalogue, rows = Catalogue(shop), []
+    catalogue, rows = Catalogue(shop, pause_s=pause_s), []
     await catalogue.begin()
     for fault, strike in _STRIKES.items():
         async with catalogue.busy(fault) as row:

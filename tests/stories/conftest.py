@@ -1,4 +1,4 @@
-"""One stack for all stories that leave it as they found it; a story with settings of its own starts its own."""
+"""One stack for all stories that leave it as they found it, one a file for those about spans; a story with other settings starts its own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from tests.stories.shop import SHORT_TIERS, Shop, open_shop, running_shop
+from tests.support.otlp import Receiver, receiving
 
 
 @pytest.fixture(scope="session")
@@ -21,4 +22,24 @@ def shop_home() -> Iterator[Path]:
 @pytest_asyncio.fixture(scope="session")
 async def shop(shop_home: Path) -> AsyncIterator[Shop]:
     async with open_shop(shop_home) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[tuple[Receiver, str]]:
+    with receiving() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def traced_home(collector: tuple[Receiver, str]) -> Iterator[Path]:
+    traced = {"APP_TELEMETRY_OTLP_URL": collector[1], "APP_TELEMETRY_SAMPLE_RATIO": "1", "APP_TELEMETRY_LOG_FORMAT": "json"}
+    with running_shop(env=SHORT_TIERS | traced) as home:
+        yield home
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def traced(traced_home: Path) -> AsyncIterator[Shop]:
+    """A shop whose processes export every span to `collector`."""
+    async with open_shop(traced_home) as opened:
         yield opened

@@ -9,51 +9,32 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from service.dev.state import read_stack
-from tests.stories.shop import SHORT_TIERS, Shop, open_shop, running_shop, until
+from tests.stories.shop import Shop, until
 from tests.support.clients import ApiClient
-from tests.support.otlp import Receiver, receiving
+from tests.support.otlp import Receiver
 
-ROUNDS, REQUESTS, AT_ONCE = 5, 40, 4
+pytestmark = pytest.mark.alone
+
+ROUNDS, ORDERS, READS, AT_ONCE = 5, 20, 3, 4
 NOT_SLOWER = 1.5
 
 
-@pytest.fixture(scope="module")
-def collector() -> Iterator[tuple[Receiver, str]]:
-    with receiving() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def traced_home(collector: tuple[Receiver, str]) -> Iterator[Path]:
-    with running_shop(env=SHORT_TIERS | {"APP_TELEMETRY_OTLP_URL": collector[1], "APP_TELEMETRY_SAMPLE_RATIO": "1"}) as home:
-        yield home
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def traced(traced_home: Path) -> AsyncIterator[Shop]:
-    async with open_shop(traced_home) as shop:
-        yield shop
-
-
 async def _requests(client: ApiClient) -> tuple[float, list[int]]:
-    """(seconds, statuses) of one burst: creates and reads."""
+    """(seconds, statuses) of one burst: creates, and reads of what was created."""
     statuses: list[int] = []
 
     async def buy(share: int) -> None:
         for _ in range(share):
             placed = await client.place(("SKU-0001", 1))
-            read = await client.get(f"/orders/{placed.json()['id']}")
-            statuses.extend((placed.status_code, read.status_code))
+            reads = [await client.get(f"/orders/{placed.json()['id']}") for _ in range(READS)]
+            statuses.extend(answer.status_code for answer in (placed, *reads))
 
     begin = time.perf_counter()
-    await asyncio.gather(*(buy(REQUESTS // AT_ONCE) for _ in range(AT_ONCE)))
+    await asyncio.gather(*(buy(ORDERS // AT_ONCE) for _ in range(AT_ONCE)))
     return time.perf_counter() - begin, statuses
 
 

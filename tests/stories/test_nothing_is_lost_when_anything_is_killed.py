@@ -22,6 +22,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from tests.stories.crowd import PAUSE_S as PEOPLE_PAUSE_S
 from tests.stories.shop import Shop, until
 from tests.support import invariants
 from tests.support.clients import ApiClient
@@ -108,6 +109,7 @@ async def customer(shop: Shop, sub: str, history: History, stop: asyncio.Event, 
         assert placed.status_code == 201, placed.text
         if choice.random() < 0.33:
             await withdraw(shop, history, anna, sub, placed.json())
+        await asyncio.sleep(PEOPLE_PAUSE_S)
 
 
 async def withdraw(shop: Shop, history: History, anna: ApiClient, sub: str, order: dict[str, Any]) -> None:

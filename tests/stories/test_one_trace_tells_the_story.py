@@ -10,41 +10,19 @@ import asyncio
 import json
 import re
 import secrets
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from service.dev.state import read_stack
-from tests.stories.shop import SHORT_TIERS, Shop, open_shop, running_shop, until
+from tests.stories.shop import Shop, until
 from tests.support.clients import ApiClient
-from tests.support.otlp import Receiver, Seen, receiving, tree, wait_for
+from tests.support.otlp import Receiver, Seen, tree, wait_for
 
 HOPELESS = ("SKU-0001", 83)  # 83 × 999 ends in 17: the provider fails on it until it is healed
 CANARY = f"canary{secrets.token_hex(8)}"
 JUNK = f"junk{secrets.token_hex(8)}"  # some of it is a request id, which a client may choose and find in the log
 SERIES_AT_MOST = 2_000
-
-
-@pytest.fixture(scope="module")
-def collector() -> Iterator[tuple[Receiver, str]]:
-    with receiving() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def traced_home(collector: tuple[Receiver, str]) -> Iterator[Path]:
-    traced = {"APP_TELEMETRY_OTLP_URL": collector[1], "APP_TELEMETRY_SAMPLE_RATIO": "1", "APP_TELEMETRY_LOG_FORMAT": "json"}
-    with running_shop(env=SHORT_TIERS | traced) as home:
-        yield home
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def traced(traced_home: Path) -> AsyncIterator[Shop]:
-    async with open_shop(traced_home) as shop:
-        yield shop
 
 
 def _only(spans: list[Seen], name: str) -> Seen:

@@ -10,6 +10,7 @@ from functools import partial
 import httpx
 
 from tests.proofs.cache_faults import redis_answers
+from tests.stories.crowd import PAUSE_S
 from tests.stories.shop import Shop, until
 from tests.support.clients import ApiClient
 
@@ -32,6 +33,7 @@ async def test_redis_away_sales_go_on(shop: Shop) -> None:
                 orders.append(placed.json())
                 await ask(partial(anna.get, f"/orders/{placed.json()['id']}"))
             await ask(lambda: anna.get("/products/SKU-0004"))
+            await asyncio.sleep(PAUSE_S)
 
     async with asyncio.TaskGroup() as group:
         for number in range(BUYERS):

@@ -14,6 +14,7 @@ import pytest
 from service.dev.doctor import examine_settings
 from service.dev.settings_table import mask
 from service.settings import load_settings
+from tests.proofs.cache_faults import redis_answers
 from tests.stories.shop import Shop, until
 
 LETTER = """
@@ -192,7 +193,6 @@ async def frozen(shop: Shop, *roles: str) -> AsyncIterator[None]:
         for role in roles:
             shop.signal(role, signal.SIGCONT)
 
-        async def healthy() -> bool:
-            return (await shop.plumbline("doctor"))[0] == 0
-
-        await until(healthy, f"all is well again after {', '.join(roles)} went on")
+        for role in roles:
+            await shop.replaced(role, ())
+        await until(lambda: redis_answers(shop), "Redis answers again")

@@ -19,6 +19,7 @@ import pytest
 from service.dev.stack import running_stack
 from tests.stories.test_the_demo_holds import the_limit_is_shown
 from tests.support.servers import free_base_port
+from tests.support.template import copy_template
 
 README = Path(__file__).parents[2] / "README.md"
 _EXPECT = "# → "
@@ -53,9 +54,10 @@ def tour_steps(text: str) -> list[Step]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder in which a stack runs from `.plumbline`, as after `make up`."""
-    made = tmp_path_factory.mktemp("tour")
+    made, port = tmp_path_factory.mktemp("tour"), free_base_port()
+    copy_template(made / ".plumbline", port=port + 100)
     # The session's servers lift the limits for other tests; a newcomer's stack does not.
-    with running_stack(made / ".plumbline", free_base_port(), kafka="memory", env={"APP_PROFILE": "default", "APP_ENV": "development"}):
+    with running_stack(made / ".plumbline", port, kafka="memory", env={"APP_PROFILE": "default", "APP_ENV": "development"}):
         yield made
 
 

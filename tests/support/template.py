@@ -1,7 +1,7 @@
 """A migrated and seeded PostgreSQL, made once a day and code and copied wherever a test wants one of its own.
 
 initdb, migrations and seed are two thirds of what an empty stack needs to start. Made as `plumbline up` makes it; what goes
-into it is its key. `tests/integration/test_stack.py` and the README's tour still begin with nothing.
+into it is its key. `tests/integration/test_stack.py` still begins with nothing.
 """
 
 from __future__ import annotations
