@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,13 +29,9 @@ class _Contents(TyperGroup):
     """Lists the commands under the headings they were registered with."""
 
     def format_commands(self, _context: Any, formatter: Any) -> None:
-        chapters: dict[str, list[tuple[str, str]]] = {}
-        for name, command in self.commands.items():
-            lines = chapters.setdefault(getattr(command, "rich_help_panel", _TOOLS), [])
-            lines.append((name, command.get_short_help_str(formatter.width)))
-        for title, lines in chapters.items():
+        for title, chapter in groupby(self.commands.items(), lambda item: getattr(item[1], "rich_help_panel", "")):
             with formatter.section(title):
-                formatter.write_dl(lines)
+                formatter.write_dl([(name, command.get_short_help_str(formatter.width)) for name, command in chapter])
 
 
 app = typer.Typer(cls=_Contents, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, help=_HELP)
@@ -188,8 +185,7 @@ def serve(fd: Annotated[int, typer.Option(help="An inherited listening socket.")
     settings = _settings("orders-api")
     from service.processes import run_api
 
-    clean = _run(run_api(settings, fd=None if fd < 0 else fd), stays=True)
-    raise typer.Exit(0 if clean else 1)
+    raise typer.Exit(0 if _run(run_api(settings, fd=None if fd < 0 else fd), stays=True) else 1)
 
 
 @app.command(rich_help_panel=_SERVERS)
@@ -307,10 +303,8 @@ def token(
     """Print access tokens of the development issuer."""
     from service.dev.issuer import mint
 
-    home = _home()
     for number in range(count):
-        subject = sub if count == 1 else f"{sub}-{number + 1}"
-        typer.echo(mint(home, sub=subject, role=role, scope=scope or None, ttl_s=ttl))
+        typer.echo(mint(_home(), sub=sub if count == 1 else f"{sub}-{number + 1}", role=role, scope=scope or None, ttl_s=ttl))
 
 
 @app.command(rich_help_panel=_TOOLS)

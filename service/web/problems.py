@@ -78,8 +78,7 @@ def problem_examples(*slugs: str) -> dict[int | str, dict[str, Any]]:
     grouped: dict[int | str, dict[str, Any]] = {}
     for slug in slugs:
         kind = kinds[slug]
-        content = {"examples": {}, "schema": {"$ref": "#/components/schemas/Problem"}}
-        entry = grouped.setdefault(kind.status, {"description": kind.title, "content": {MEDIA_TYPE: content}})
+        entry = grouped.setdefault(kind.status, {"content": {MEDIA_TYPE: {"examples": {}, "schema": {"$ref": "#/components/schemas/Problem"}}}})
         example = {"type": f"/problems/{slug}", "title": kind.title, "status": kind.status, "code": slug, "request_id": "01890a5d-ac96-774b"}
         entry["content"][MEDIA_TYPE]["examples"][slug] = {"value": example}
         entry["description"] = " / ".join(sorted({kinds[s].title for s in slugs if kinds[s].status == kind.status}))
