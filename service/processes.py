@@ -19,9 +19,7 @@ async def run_api(settings: Settings, *, fd: int | None = None) -> bool:
     app = create_app(settings, lifecycle=lifecycle)
     ops = OpsApp(lifecycle, lambda: degraded(app.state.resources) if lifecycle.started else [])
     stop_ops = await serve_ops(ops, host=settings.http.ops_host, port=settings.http.ops_port)
-    # What start-up made lives as long as the process: the collector need not look at it again.
-    gc.collect()
-    gc.freeze()
+    gc.freeze()  # what start-up made lives as long as the process: the collector need not look at it again
     clean = await serve_api(app.enter, settings.http, lifecycle, fd=fd)
     await stop_ops()
     tracing.shutdown()

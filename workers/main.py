@@ -109,7 +109,6 @@ async def _begin(settings: Settings, application: str) -> tuple[Lifecycle, Datab
 async def _until_stopped(settings: Settings, lifecycle: Lifecycle, loops: Sequence[Callable[[], Awaitable[None]]]) -> None:
     """Ops port, loops, signal, end. A loop that dies takes the process with it: a restart is the honest answer."""
     stop_ops = await serve_ops(OpsApp(lifecycle), host=settings.http.ops_host, port=settings.http.ops_port)
-    gc.collect()
     gc.freeze()
     lifecycle.begin()
     try:

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
 
 from service.cli import app
+from service.dev.state import ROOT
 
+_COUNTED = """
+import gc
+from service import cli
+cli._settings("counted")
+before = gc.get_stats()
+async def main():
+    fresh = [[] for _ in range(5_000)]
+    return gc.get_freeze_count(), gc.get_stats()[2]["collections"] - before[2]["collections"]
+print(*cli._run(main()))
+"""
 # What is typed and set, and what the refusal must name; each of them once started something, or ended in a traceback.
 REFUSED = [
     ("up --only api", {}, "--only"),
@@ -45,3 +58,11 @@ def test_the_table_of_contents_has_chapters_and_every_line_is_whole() -> None:
     listed = set(re.findall(r"^  ([a-z][a-z-]+)  +[A-Z]", said, re.MULTILINE))
     commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     assert listed == commands | {"topics", "dlq", "events"}
+
+
+def test_what_was_imported_is_never_gone_through_again() -> None:
+    """The collector rests while a command imports, and what that made is out of its sight before it begins."""
+    done = subprocess.run([sys.executable, "-c", _COUNTED], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    frozen, collected = map(int, done.stdout.split())
+    assert frozen > 30_000, "it would go through all of that"
+    assert collected == 0
