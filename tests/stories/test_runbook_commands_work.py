@@ -12,11 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.stories.shop import Shop
-
-pytestmark = pytest.mark.alone
 
 PAGES = Path(__file__).parents[2] / "docs" / "runbooks"
 _BLOCK = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
