@@ -1,0 +1,42 @@
+"""The stack of a load run stands back for the generator that measures it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import psutil
+
+from loadtests.target import stand_back
+
+_FAMILY = """
+import subprocess, sys, threading
+threading.Thread(target=sys.stdin.read, daemon=True).start()
+child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+print("ready", flush=True)
+child.wait()
+"""
+
+
+def test_every_thread_of_a_process_and_of_its_children_has_a_lower_priority_than_ours() -> None:
+    family = subprocess.Popen([sys.executable, "-c", _FAMILY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert family.stdout is not None
+        assert family.stdout.readline() == "ready\n"
+        stand_back(family.pid)
+        processes = [psutil.Process(family.pid), *psutil.Process(family.pid).children()]
+        priorities = [os.getpriority(os.PRIO_PROCESS, thread.id) for process in processes for thread in process.threads()]
+        assert len(priorities) >= 3
+        assert min(priorities) >= max(5, os.getpriority(os.PRIO_PROCESS, 0))
+    finally:
+        for child in psutil.Process(family.pid).children():
+            child.kill()
+        family.kill()
+        family.communicate()
+
+
+def test_a_process_that_has_ended_is_no_error() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    stand_back(ended.pid)
