@@ -21,7 +21,7 @@ from service.dev.state import ROOT
 def _quick(say: Callable[[str], None]) -> Report:
     program = compile_generator()
     with running_rig() as rig:
-        return climb(rig, program, mode="quick", rounds=10, seconds=0.3, pgbench_runs=3, say=say)
+        return climb(rig, program, mode="quick", rounds=20, seconds=0.15, pgbench_runs=3, say=say)
 
 
 def _full(say: Callable[[str], None]) -> Report:

@@ -82,7 +82,7 @@ def run_rounds(rig: Rig, program: Path, arms: Sequence[Arm], *, rounds: int, sec
     for arm in arms:
         measure(rig, program, arm, 0.25)
     series = {arm.name: Series() for arm in arms}
-    shuffled, rng, told = list(arms), random.Random(1), time.monotonic()
+    shuffled, rng, told = list(arms), random.Random(), time.monotonic()  # another order each run: who comes after whom must not count
     for number in range(rounds):
         rng.shuffle(shuffled)
         for arm in shuffled:
