@@ -6,12 +6,15 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from tests.budgets.measure import ROOT
 
 # 3,267 bytecodes, 135 calls and 14 objects for the collector until docs/performance.md counted them. Raised only for a feature.
 _BYTECODES, _CALLS = 2_800, 105
 
 
+@pytest.mark.longer
 def test_a_cached_read_costs_what_it_did() -> None:
     done = subprocess.run([sys.executable, "-m", "bench.bytecodes", "--json"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
     for name, found in json.loads(done.stdout).items():
