@@ -60,7 +60,7 @@ def prepare(rig: Rig) -> list[Arm]:
     _fill_floor_cache(rig, placed)
     bodies, key = _bodies(), ("idempotency-key", KEY_FIELD)
     reads = [(tokens[o.customer], f"/v1/orders/{o.order_id}", o.etag) for o in placed]
-    # A floor is sent the head that the service is sent: to read a token's 500 bytes costs any server.
+    # A floor is sent the head that the service is sent: to read a token's 400 bytes costs any server.
     places, creates = (
         [request("POST", path, token=buyers[n % _CUSTOMERS], body=body, headers=[key]) for n, body in enumerate(bodies)]
         for path in ("/w0", "/v1/orders")
