@@ -24,7 +24,7 @@ __all__ = ["ROOT", "Target", "TargetError", "Wanted", "open_target", "own_stack"
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _OFFSET: Final = 300  # beside a running `plumbline up`
 _OPS_OFFSET: Final = 60
-_NICE: Final = 5
+_NICE: Final = 19
 
 
 class TargetError(Exception):

@@ -21,7 +21,7 @@ from uuid import UUID
 
 import asyncpg
 
-_LANES: Final = 2  # the client prepares a batch while the server works on another
+_LANES: Final = 3  # the client prepares a batch while the server works on two others
 _BATCH: Final = 5_000
 _PAST: Final = timedelta(days=365)
 _GROWTH: Final = 1.5  # age = past × (1 − rank)^growth

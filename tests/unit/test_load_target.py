@@ -28,7 +28,7 @@ def test_every_thread_of_a_process_and_of_its_children_has_a_lower_priority_than
         processes = [psutil.Process(family.pid), *psutil.Process(family.pid).children()]
         priorities = [os.getpriority(os.PRIO_PROCESS, thread.id) for process in processes for thread in process.threads()]
         assert len(priorities) >= 3
-        assert min(priorities) >= max(5, os.getpriority(os.PRIO_PROCESS, 0))
+        assert min(priorities) >= max(19, os.getpriority(os.PRIO_PROCESS, 0))
     finally:
         for child in psutil.Process(family.pid).children():
             child.kill()
