@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 
@@ -20,7 +21,7 @@ child.wait()
 
 
 def test_every_thread_of_a_process_and_of_its_children_has_a_lower_priority_than_ours() -> None:
-    family = subprocess.Popen([sys.executable, "-c", _FAMILY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    family = subprocess.Popen([sys.executable, "-c", _FAMILY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         assert family.stdout is not None
         assert family.stdout.readline() == "ready\n"
@@ -28,6 +29,8 @@ def test_every_thread_of_a_process_and_of_its_children_has_a_lower_priority_than
         processes = [psutil.Process(family.pid), *psutil.Process(family.pid).children()]
         priorities = [os.getpriority(os.PRIO_PROCESS, thread.id) for process in processes for thread in process.threads()]
         assert len(priorities) >= 3
+        group = Path(f"/proc/{family.pid}/autogroup")
+        assert not group.exists() or group.read_text().split()[-1] == "19", "its session's too, where the kernel shares the cores out by session"
         assert min(priorities) >= max(19, os.getpriority(os.PRIO_PROCESS, 0))
     finally:
         for child in psutil.Process(family.pid).children():
