@@ -23,9 +23,9 @@ import asyncpg
 
 _LANES: Final = 3  # the client prepares a batch while the server works on two others
 _BATCH: Final = 5_000
-_PAST: Final = timedelta(days=365)
+_PAST_S: Final = 365 * 86_400.0
 _GROWTH: Final = 1.5  # age = past × (1 − rank)^growth
-_FRESH, _RECENT = timedelta(minutes=30), timedelta(days=2)
+_FRESH_S, _RECENT_S = 30 * 60.0, 2 * 86_400.0
 _ORDER: Final = (
     "id", "customer_id", "status", "status_reason", "version", "currency", "total_minor", "note", "created_at", "updated_at", "closed_at"
 )  # fmt: skip
@@ -72,9 +72,13 @@ class Plan:
     prices: dict[str, int]
     made: int = 0
     random: random.Random = field(init=False)
+    customers: int = field(init=False)
+    skus: list[str] = field(init=False)  # best sellers first
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.present)
+        self.customers = max(50, self.wanted // 20)
+        self.skus = [f"SKU-{number:04d}" for number in range(1, len(self.prices) + 1)]
 
     def batches(self) -> Iterator[tuple[list[Any], list[Any]]]:
         """(orders, lines) as records for COPY; ids rise with time."""
@@ -88,43 +92,31 @@ class Plan:
 
     def _add(self, orders: list[Any], lines: list[Any], rank: float) -> None:
         draw = self.random.random
-        age = _PAST * rank**_GROWTH
-        placed_at = self.now - age
+        age_s = _PAST_S * rank**_GROWTH
+        placed_s = self.now.timestamp() - age_s
         # UUIDv7: milliseconds, then random bits; the last digit is left free for what is derived from it.
-        milliseconds = int(placed_at.timestamp() * 1000)
         bits = self.random.getrandbits(74)
-        order_id = UUID(int=milliseconds << 80 | 7 << 76 | (bits >> 62) << 64 | 2 << 62 | (bits & ((1 << 62) - 1)) & ~0xF)
-        ways = _FRESH_ONES if age < _FRESH else _RECENT_ONES if age < _RECENT else _FINAL
+        order_id = UUID(int=int(placed_s * 1000) << 80 | 7 << 76 | (bits >> 62) << 64 | 2 << 62 | (bits & ((1 << 62) - 1)) & ~0xF)
+        ways = _FRESH_ONES if age_s < _FRESH_S else _RECENT_ONES if age_s < _RECENT_S else _FINAL
         status, reason, version = ways[int(len(ways) * draw())]
         total = 0
         for line_no, (sku, quantity) in enumerate(self._basket(reason).items(), start=1):
             lines.append((order_id, line_no, sku, quantity, self.prices[sku]))
             total += quantity * self.prices[sku]
-        customer = f"customer-{1 + int(max(50, self.wanted // 20) * draw() ** 3)}"
-        until = placed_at + min(timedelta(hours=72 * draw()) if status in {"shipped", "cancelled"} else timedelta(seconds=8), age * 0.9)
-        finished = placed_at if version == 1 else max(until, placed_at + timedelta(milliseconds=version))
-        orders.append(
-            (
-                order_id,
-                customer,
-                status,
-                reason,
-                version,
-                "EUR",
-                total,
-                _NOTES[int(10 * draw())],
-                placed_at,
-                finished,
-                None if status in {"placed", "reserved"} else finished,
-            )
-        )
+        customer = f"customer-{1 + int(self.customers * draw() ** 3)}"
+        took_s = 72 * 3_600 * draw() if status in {"shipped", "cancelled"} else 8
+        placed_at = datetime.fromtimestamp(placed_s, UTC)
+        finished = placed_at if version == 1 else datetime.fromtimestamp(placed_s + max(min(took_s, age_s * 0.9), version / 1000), UTC)
+        closed = None if status in {"placed", "reserved"} else finished
+        note = _NOTES[int(10 * draw())]
+        orders.append((order_id, customer, status, reason, version, "EUR", total, note, placed_at, finished, closed))
 
     def _basket(self, reason: str | None) -> dict[str, int]:
         if reason == "out_of_stock":
             return {_SOLD_OUT: 101}
-        draw, basket = self.random.random, {}
+        draw, skus, basket = self.random.random, self.skus, {}
         for _ in range(1 + int(10 * draw() ** 10)):
-            sku = f"SKU-{1 + int(len(self.prices) * draw() ** 2.5):04d}"
+            sku = skus[int(len(skus) * draw() ** 2.5)]
             basket["SKU-0003" if sku == _SOLD_OUT else sku] = 1 + int(5 * draw() ** 4)
         return basket
 
