@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The chart on a real cluster (kubectl's current context) that already has the image plumbline:ci: admission, install,
-# helm test, every pod rolled under 50 requests/s with no failed request, a drain against the disruption budget, upgrade,
-# rollback, uninstall. Needs kubectl, helm, python3. Closing line: `N passed, M failed`; on a failure first what the cluster saw.
+# The chart on a real cluster (kubectl's current context) that already has the image plumbline:ci: lint, admission, install,
+# helm test, every pod rolled under 50 requests/s with no failed request, upgrade, rollback, a drain against the disruption
+# budget, uninstall. Needs kubectl, helm, python3. Closing line: `N passed, M failed`; on a failure first what the cluster saw.
 set -Eeuo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 n=orders
@@ -29,6 +29,14 @@ secret postgres --from-literal="password=$password"
 secret orders-secrets --from-literal="DATABASE_URL=$url" --from-literal="REDIS_URL=redis://valkey:6379/0"
 secret orders-migrate-secrets --from-literal="DATABASE_URL=$url"
 kubectl apply -f deploy/dev/cluster/dependencies.yaml >/dev/null
+
+for values in values{,-dev,-staging}.yaml values-prod.yaml,deploy/helm/orders/ci/prod-values.yaml ci/{everything,kind,minimal}-values.yaml; do
+    for version in 1.30.0 1.33.0 1.37.0; do
+        helm lint deploy/helm/orders --strict --kube-version "$version" --values "deploy/helm/orders/$values" >>"$work/lint" 2>&1
+    done
+done
+if grep -qE 'WARN|ERROR' "$work/lint"; then false; fi
+held "helm lint --strict: $(grep -c '1 chart(s) linted, 0 chart(s) failed' "$work/lint") times, 0 warnings"
 
 # The server judges every object with Pod Security `restricted`; a Deployment's violation is only a warning, so warnings fail.
 admit() { kubectl apply --namespace "$n" --server-side --dry-run=server --warnings-as-errors -f "$1"; }
@@ -77,6 +85,19 @@ start_load load-roll
 k rollout restart deployment/orders-api >/dev/null; k rollout status deployment/orders-api --timeout 600s >/dev/null
 end_load load-roll; held "every API pod replaced under 50 requests/s: $(tail -1 "$work/load")"
 
+# In every API pod that stays: one on its way out is still ready, and `kubectl exec deployment/…` would take it.
+told() { # variable
+    local pods pod
+    pods=$(k get pods -l app.kubernetes.io/component=api -o go-template='{{range .items}}{{if not .metadata.deletionTimestamp}}{{.metadata.name}}{{"\n"}}{{end}}{{end}}')
+    for pod in $pods; do k exec "$pod" -c api -- printenv "$1"; done | sort -u
+}
+helm upgrade "${release[@]}" --set config.logLevel=debug --wait --timeout 10m >/dev/null
+[ "$(told APP_TELEMETRY_LOG_LEVEL)" = debug ]
+held "upgraded: every API pod has the new configuration; revision $(helm status orders --namespace "$n" -o json | python3 -c 'import json, sys; print(json.load(sys.stdin)["version"])')"
+helm rollback orders 1 --namespace "$n" --wait --timeout 10m >/dev/null
+[ "$(told APP_TELEMETRY_LOG_LEVEL)" = info ]; held "rolled back: every API pod has the old one"
+helm test orders --namespace "$n" --timeout 5m >/dev/null; held "helm test again"
+
 # The budget: with nowhere to go, one pod of a workload may leave, the next is refused.
 if [ "$(kubectl get nodes --no-headers | wc -l)" -gt 1 ]; then
     node=$(k get pods -l app.kubernetes.io/component=api -o jsonpath='{range .items[*]}{.spec.nodeName}{"\n"}{end}' | grep -v '^n1$' | head -1)
@@ -97,10 +118,6 @@ if [ "$(kubectl get nodes --no-headers | wc -l)" -gt 1 ]; then
     held "a second eviction is refused by the disruption budget"
 fi
 
-helm upgrade "${release[@]}" --set config.logLevel=debug --wait --timeout 10m >/dev/null
-[ "$(k exec deployment/orders-api -c api -- printenv APP_TELEMETRY_LOG_LEVEL)" = debug ]; held "upgraded"
-helm rollback orders 1 --namespace "$n" --wait --timeout 10m >/dev/null
-[ "$(k exec deployment/orders-api -c api -- printenv APP_TELEMETRY_LOG_LEVEL)" = info ]; held "rolled back"
 helm uninstall orders --namespace "$n" --wait >/dev/null
 k delete pods -l run --wait=true >/dev/null 2>&1 || true
 k wait --for=delete pod -l app.kubernetes.io/instance=orders --timeout 180s >/dev/null
