@@ -1,4 +1,4 @@
-"""The names of every setting the service reads, taken from its own settings groups.
+"""The name and default of every setting the service reads, taken from its own settings groups.
 
 A chart or compose file that sets another name sets nothing at all; tests/helm and tests/deploy ask here.
 """
@@ -18,15 +18,17 @@ from service.settings import groups  # noqa: E402 - the repository root is not o
 ELSEWHERE = {"APP_SECRETS_DIR"}
 
 
-def known_names() -> set[str]:
-    """Environment names, upper case."""
-    names = set(ELSEWHERE)
+def defaults() -> dict[str, object]:
+    """Environment name, upper case → what the service takes without it."""
+    found = dict[str, object]()
     for group in groups().values():
         prefix = str(group.model_config.get("env_prefix", ""))
         for field, info in group.model_fields.items():
             alias = info.validation_alias
-            if isinstance(alias, AliasChoices):
-                names |= {str(choice) for choice in alias.choices}
-            else:
-                names.add(str(alias) if alias else f"{prefix}{field}".upper())
-    return names
+            names = alias.choices if isinstance(alias, AliasChoices) else [alias or f"{prefix}{field}".upper()]
+            found |= {str(name): info.default for name in names}
+    return found
+
+
+def known_names() -> set[str]:
+    return ELSEWHERE | defaults().keys()

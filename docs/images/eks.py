@@ -31,7 +31,7 @@ BOXES = (
     Box(245, 515, 190, 100, "Aurora", ("PostgreSQL 17", "IAM token, TLS", "1, 2 or 3 instances"), STORE),
     Box(465, 515, 185, 100, "ElastiCache", ("Valkey 8", "IAM token, TLS", "1, 2 or 3 nodes"), STORE),
     Box(680, 515, 185, 100, "MSK", ("Kafka, 3 brokers", "IAM token, TLS", "min. in-sync 2"), STORE),
-    Box(930, 60, 170, 100, "Issuer, provider,", ("webhook", "HTTPS only,", "listed addresses"), OUTSIDE),
+    Box(930, 60, 170, 100, "Issuer, provider", ("and the webhook:", "HTTPS only,", "listed addresses"), OUTSIDE),
     Box(930, 205, 170, 100, "ECR", ("images by digest,", "signed, attested"), STORE),
     Box(930, 345, 170, 110, "Secrets Manager", ("addresses, read by", "External Secrets,", "mounted as files"), STORE),
     Box(930, 515, 170, 100, "CloudWatch, SNS", ("alarms on what", "Prometheus", "cannot see"), STORE),
@@ -41,10 +41,10 @@ ARROWS = (
     Arrow(2, ((345, 145), (345, 203)), (345, 172), (360, 177), ("8000",)),
     Arrow(3, ((295, 305), (295, 335), (235, 335), (235, 565), (243, 565)), (235, 470), (246, 475), ("5432",)),
     Arrow(4, ((405, 305), (405, 335), (455, 335), (455, 565), (463, 565)), (455, 470), (466, 475), ("6379",)),
-    Arrow(5, ((767, 305), (767, 335), (875, 335), (875, 565), (867, 565)), (875, 470), (835, 475), ("9098",)),
+    Arrow(5, ((767, 305), (767, 335), (875, 335), (875, 565), (867, 565)), (875, 470), (831, 475), ("9098",)),
     Arrow(6, ((557, 205), (557, 110), (663, 110)), (600, 110), (570, 96), ("443",)),
-    Arrow(7, ((865, 110), (928, 110)), (890, 110), (885, 90), ("443",)),
-    Arrow(8, ((928, 400), (867, 400)), (902, 400), (890, 382), ("1 h",)),
+    Arrow(7, ((865, 110), (928, 110)), (890, 110), (904, 90), ("443",)),
+    Arrow(8, ((928, 400), (867, 400)), (902, 400), (906, 382), ("1 h",)),
 )
 NOTES = (
     (466, 355, "private subnets: EKS, Pod Security restricted"),

@@ -11,7 +11,7 @@ import pytest
 from rendering import CASES, ROOT, Values, pick, render
 
 sys.path.insert(0, str(ROOT / "deploy" / "verify"))
-from service_settings import known_names
+from service_settings import defaults, known_names
 
 
 def environment(case: str, over: Values | None = None) -> dict[str, str]:
@@ -37,6 +37,17 @@ def test_every_setting_of_the_chart_exists(case: str) -> None:
 
 def test_the_secret_files_are_settings_too() -> None:
     assert {"DATABASE_URL", "REDIS_URL"} <= known_names()
+
+
+SHUTDOWN = (
+    "APP_HTTP_KEEP_ALIVE_S", "APP_HTTP_DRAIN_WAIT_S", "APP_HTTP_DRAIN_TIMEOUT_S", "APP_WORKER_HANDLER_TIMEOUT_S", "APP_WORKER_DRAIN_TIMEOUT_S",
+)  # fmt: skip
+
+
+def test_the_chart_shuts_down_by_the_services_own_numbers() -> None:
+    """It repeats them so that its guard can add them up; repeated wrongly, the sum would be another process's."""
+    told, own = environment("default"), defaults()
+    assert {name: float(told[name]) for name in SHUTDOWN} == {name: own[name] for name in SHUTDOWN}
 
 
 def start(env: dict[str, str], secrets: Path) -> subprocess.CompletedProcess[str]:
