@@ -76,6 +76,7 @@ def targets() -> dict[str, tuple[Check, ...]]:
         ),
         "docs": (
             Check("chart README", (PYTHON, "deploy/verify/chart_readme.py", "--check")),
+            Check("checks page", (PYTHON, "deploy/verify/checks_page.py", "--check")),
             pytest("tests/deploy", "tests/deploy/test_docs.py"),
         ),
         "rules": (
@@ -199,10 +200,11 @@ def run_all(names: Sequence[str]) -> list[Verdict]:
 
 
 def record(verdicts: Sequence[Verdict]) -> None:
-    """The figures of these targets replace their old ones; a page is made of them by checks_page.py."""
+    """The figures of these targets replace their old ones; then checks_page.py makes its page of them."""
     kept = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {}
     kept |= {v.name: {"passed": v.passed, "failed": v.failed, "took_s": round(v.took_s), "cpu_s": round(v.cpu_s)} for v in verdicts}
     RECORD.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    subprocess.run([sys.executable, "deploy/verify/checks_page.py"], cwd=ROOT, check=True)
 
 
 def main(arguments: list[str]) -> int:

@@ -2,8 +2,9 @@
 
 1. Every selector of every alert, every recording rule and every panel expression returns a series, or is on `ABSENT` with
    its reason. 2. Exemplars lead from a latency bucket to a trace id. 3. A dead letter becomes an alert at a webhook, the
-   watchdog reaches its own receiver. Needs Debian's prometheus and prometheus-alertmanager (deploy/verify/telemetry_tools.sh)
-   and the project's environment. Closing line: `N passed, M failed`. About a minute and a half.
+   watchdog reaches its own receiver. 4. What the chart's scalers ask for is there: processor time of every API process, and
+   the offsets that every group of a ScaledObject has committed. Needs Debian's prometheus and prometheus-alertmanager
+   (deploy/verify/telemetry_tools.sh) and the project's environment. Closing line: `N passed, M failed`. About a minute and a half.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import yaml
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from reading import ROOT, panels, rules, selectors
 
 from service.dev.issuer import mint
@@ -176,6 +180,34 @@ def until(look: Any) -> bool:
     return bool(found)
 
 
+async def uncommitted(bootstrap: str) -> list[str]:
+    """Groups of the chart's ScaledObjects that the broker does not know by offsets: KEDA would scale on nothing."""
+    chart = yaml.safe_load((ROOT / "deploy/helm/orders/values.yaml").read_text(encoding="utf-8"))
+    run = {group for worker in chart["workers"].values() for group in worker["groups"]}
+    # The first topic of a group is the one that every order writes to. Partitions by name: the in-memory broker knows no "all".
+    first = {group: topics[0] for group, topics in chart["kafka"]["groups"].items() if group in run}
+    asked = {group: [TopicPartition(topic, n) for n in range(chart["kafka"]["topics"][topic])] for group, topic in first.items()}
+    left, deadline = set(asked), time.monotonic() + WAIT_S
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        while left and time.monotonic() < deadline:
+            for group in sorted(left):
+                told = await admin.list_consumer_group_offsets(group, partitions=asked[group])
+                if any(offset.offset > 0 for offset in told.values()):
+                    left.remove(group)
+            await asyncio.sleep(1 if left else 0)
+        return sorted(left) if asked else ["no group is named"]
+    finally:
+        await admin.close()
+
+
+def cpu_is_told(http: httpx.Client, home: Path) -> bool:
+    """Every API process says what it used: in a cluster the kubelet reads the same of its container for the HPA."""
+    processes = sum(process["role"] == "api" for process in read_stack(home)["processes"])
+    return until(lambda: ask(http, 'rate(process_cpu_seconds_total{job="orders-api"}[1m]) > 0') == processes > 0)
+
+
 def main() -> int:
     from tests.support.servers import free_base_port  # noqa: PLC0415 - the repository's root is on the path only now
 
@@ -205,8 +237,10 @@ def main() -> int:
                 "exemplars lead to traces": until(lambda: exemplars(http)),
                 "a dead letter reaches the ticket queue": until(lambda: delivered(got, "/ticket", "OrdersDlqNotEmpty")),
                 "the watchdog reaches its receiver": until(lambda: delivered(got, "/deadman", "OrdersWatchdog")),
+                "the processor time that the HPA scales on is told": cpu_is_told(http, home),
+                "every group that KEDA scales on has committed offsets": not (idle := asyncio.run(uncommitted(read_stack(home)["urls"]["kafka"]))),
             }
-            print(*missing, sep="\n")
+            print(*missing, *idle, sep="\n")
     for name, good in checks.items():
         print(f"{'ok' if good else 'FAILED'}  {name}")
     passed = sum(checks.values())

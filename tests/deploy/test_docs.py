@@ -15,6 +15,7 @@ import verify
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     "docs/deploy.md",
+    "docs/checks.md",
     "docs/first-deploy.md",
     "deploy/helm/orders/README.md",
     "docs/adr/0421-hpa-signal.md",
