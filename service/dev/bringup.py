@@ -135,7 +135,7 @@ class BringUp:
             self._refills = not self._options.only_deps  # by the relay, before it begins: a process less to start
             if not self._refills:
                 self._run_tool("republish", "--unfinished")
-            self._done("the broker started empty: what is not applied everywhere is published again")
+            self._done("the broker started empty: what a group missed is published again")
 
     def _await_companions(self) -> None:
         self._await_members(roster.companions(self._ports))
