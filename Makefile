@@ -87,6 +87,11 @@ verify-deploy: ## chart, policy, image files, Terraform, workflows, alert rules,
 verify-deploy-full: ## those, and what takes longer: mutants, an emulated AWS, containers, a real Kubernetes
 	$(PYTHON) deploy/verify/verify.py --full
 
+.PHONY: ci-full
+ci-full: ## everything: the gates of a push, then the long forms, the torture's mutants, the load tests and the full deployment checks (hours)
+	.ci/run
+	$(MAKE) --no-print-directory test-faults test-slow test-load torture-mutants verify-deploy-full
+
 .PHONY: check format requirements
 check: $(VENV)/.dev ## formatter, linter, types, floors, budgets, schema drift
 	$(BIN)/ruff format --check .
