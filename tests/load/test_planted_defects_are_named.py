@@ -24,7 +24,7 @@ NAMED = {
 
 def test_three_of_three_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     environment = {**os.environ, "HTTP_PORT": str(free_base_port() - 300), "PLUMBLINE_HOME": str(tmp_path / "home")}
-    command = [sys.executable, "-m", "service", "load", "sick", *NAMED, "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "service", "load", "sick", *NAMED, "--kafka", "memory", "--out", str(tmp_path / "out")]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     with capsys.disabled():
         print("\n" + "\n".join(line for line in done.stdout.splitlines() if "named: " in line.lower()))
