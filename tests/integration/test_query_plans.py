@@ -37,6 +37,8 @@ from workers.handling import Context
 from workers.reaper import Reaper
 from workers.relay import Relay
 
+pytestmark = pytest.mark.alone  # a hundred thousand orders take both cores for half a minute
+
 ORDERS = 100_000
 # Statements whose reading of a whole table is meant, each with its reason.
 WHOLE_TABLE = {
