@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
 
 from bench.errors import BenchError
@@ -12,6 +11,7 @@ from bench.ladder import climb
 from bench.loadgen import compile_generator
 from bench.pipeline import run_pipeline, start_broker
 from bench.profile import profile
+from bench.progress import teller
 from bench.report import EXIT_CODES, Report, show, write
 from bench.servers import run_apart, running_rig
 from service.dev.children import StackError
@@ -63,10 +63,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("mode", choices=("quick", "full", "events", "profile"))
     mode = parser.parse_args().mode
-    begin = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"[{time.monotonic() - begin:5.1f} s] {text}", flush=True)
+    say = teller()
 
     say("starting PostgreSQL, Redis, the floors and the API")
     try:

@@ -109,14 +109,14 @@ async def count(*, match: bool) -> dict[str, Any]:
     caller = Caller("reader", "customer", SCOPES["customer"], "0" * 16)
     resources.authenticator._remember(hashlib.sha256(_TOKEN).digest(), caller, time.time() + 60)  # noqa: SLF001 - verified a moment ago
     wire = resources.redis._wire._protocol = _Protocol()  # noqa: SLF001 - connected to no server
-    wire.connection_made(Redis(wire))  # type: ignore[arg-type]
+    wire.connection_made(Redis(wire))  # type: ignore[arg-type]  # of a transport it has what is called
     config = server._config(app.enter, settings.http)  # noqa: SLF001 - the server as it is
     config.load()
     head = [f"GET /v1/orders/{_ID} HTTP/1.1".encode(), b"host: 127.0.0.1", b"authorization: Bearer " + _TOKEN]
     request = b"\r\n".join([*head, *([b'if-none-match: "1.1"'] if match else []), b"", b""])
     state, protocols = ServerState(), list[Any]()
     for _ in range(_CONNECTIONS):
-        protocols.append(config.http_protocol_class(config=config, server_state=state, app_state={}))  # type: ignore[call-arg]
+        protocols.append(config.http_protocol_class(config=config, server_state=state, app_state={}))  # type: ignore[call-arg]  # declared as asyncio's, made as uvicorn makes it
         protocols[-1].connection_made(Client())
 
     async def read() -> None:

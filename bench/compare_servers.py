@@ -6,7 +6,6 @@ Interleaved rounds on one core; a ratio is the median over the rounds to uvicorn
 from __future__ import annotations
 
 import sys
-import time
 from dataclasses import replace
 from typing import Final
 
@@ -14,6 +13,7 @@ from bench import arms as arm_table
 from bench.apart import installed
 from bench.errors import BenchError
 from bench.loadgen import compile_generator
+from bench.progress import teller
 from bench.rounds import ratio, run_rounds
 from bench.servers import await_port, running_rig, start
 from service.dev.children import StackError
@@ -25,10 +25,7 @@ _FLOORS: Final = (("p1", "read an order"), ("g1", "read from Redis"), ("w0", "pl
 
 def main() -> int:
     """Measure and print the table."""
-    begin = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"[{time.monotonic() - begin:5.1f} s] {text}", flush=True)
+    say = teller()
 
     try:
         python, program = installed("peers", "granian, and the peers' frameworks", say) / "python", compile_generator()

@@ -7,7 +7,6 @@ rounds on one core; a ratio is the median of per-round ratios to one by one. Exi
 from __future__ import annotations
 
 import sys
-import time
 import urllib.request
 from dataclasses import replace
 from typing import Final
@@ -18,6 +17,7 @@ from bench import arms as arm_table
 from bench.errors import BenchError
 from bench.loadgen import compile_generator
 from bench.overhead import PATIENT, start_variants
+from bench.progress import teller
 from bench.rounds import CONNECTIONS, ratio, run_rounds
 from bench.servers import running_rig
 from service.dev.children import StackError
@@ -29,10 +29,7 @@ _SIZES: Final = (_ALONE, "4", "16", "32")
 
 def main() -> int:
     """Measure and print the table."""
-    begin = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"[{time.monotonic() - begin:5.1f} s] {text}", flush=True)
+    say = teller()
 
     try:
         program = compile_generator()

@@ -13,7 +13,6 @@ import json
 import random
 import sys
 import tempfile
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -23,14 +22,16 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid4
 
+from bench.database.claims import _ALL, _EVER, _EXPIRED
 from bench.database.findings import Ratio, ratio
 from bench.database.lab import Lab, buffers, explain, open_lab
 from bench.errors import BenchError
 from bench.floor_sql import pgbench_script
+from bench.progress import teller
 from service.answers import KeyedRequest
 from service.dev.children import StackError
 from service.foundation.db import Connection
-from service.orders.operations import _GET, _TIMELINE, _list_statement
+from service.orders.operations import _GET, _TIMELINE
 from service.orders.placing import _PLACE, _arguments, draft_order
 from service.orders.schemas import LineIn, PlaceOrder
 from workers.reaper import _CANDIDATES, _OLD_KEYS
@@ -40,17 +41,11 @@ _SMALL, _BIG, _ROUNDS, _ASKED = 10_000, 1_000_000, 9, 100
 _BOUND, _DEEP, _PAGE = 1.5, 5_000, 20
 _DEAD, _WAITING, _LOOKS = 1_000_000, 500, 10
 _SKUS: Final = ("SKU-0101", "SKU-0202")
-_ALL: Final = _list_statement(by_customer=False, by_status=False, before=True)
 _NEWEST: Final = UUID(int=(1 << 128) - 1)
-# What a reaper finds in nearly every turn is nothing.
-_EVER: Final = timedelta(days=4_000)
 _FILL: Final = """
 INSERT INTO outbox (event_id, aggregate_type, aggregate_id, version, type, topic, key, payload, headers)
 SELECT uuidv7(), 'order', 'growth-' || n, 1, 'order.placed', 'orders.events.v1', 'growth-' || n, convert_to(repeat('x', 302), 'UTF8'), '{}'
 FROM generate_series(1, $1::int) AS n
-"""
-_EXPIRE: Final = """
-UPDATE idempotency_key SET expires_at = now() - interval '1 second' WHERE ctid = ANY (ARRAY(SELECT ctid FROM idempotency_key LIMIT 1000))
 """
 
 
@@ -76,7 +71,7 @@ class Found:
 
 
 async def look_at(lab: Lab, connection: Connection, *, dead: int) -> Shop:
-    """Prepare a shop: 500 events wait behind `dead` ones that were published and not vacuumed yet, 1,000 keys are past their time."""
+    """Prepare a shop: 500 events wait behind `dead` ones that were published and not vacuumed yet, 2,000 keys are past their time."""
     await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads)
     await connection.execute("DELETE FROM outbox")
     if dead:
@@ -84,7 +79,7 @@ async def look_at(lab: Lab, connection: Connection, *, dead: int) -> Shop:
         await connection.execute(_FILL, dead)
         await connection.execute("DELETE FROM outbox")
     await connection.execute(_FILL, _WAITING)
-    await connection.execute(_EXPIRE)
+    await connection.execute(_EXPIRED)
     # Keys all live equally long: life lays them down in the order in which they end.
     await connection.execute("CLUSTER idempotency_key USING ix_idempotency_key_expires_at")
     await connection.execute("CHECKPOINT")
@@ -198,10 +193,7 @@ async def _touched(connection: Connection, sql: str, *values: object) -> int:
 
 async def run(orders: int) -> list[Found]:
     """Two shops, one after the other, then everything."""
-    begin = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"[{time.monotonic() - begin:5.0f} s] {text}", flush=True)
+    say = teller()
 
     async with AsyncExitStack() as stack:
         shops = []

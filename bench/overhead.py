@@ -8,7 +8,6 @@ per-round ratios. Exit 0 when a create costs at most 35 % more, 1 when more, 2 w
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
@@ -16,6 +15,7 @@ from typing import Final
 from bench import arms as arm_table
 from bench.errors import BenchError
 from bench.loadgen import compile_generator
+from bench.progress import teller
 from bench.rounds import ratio, run_rounds
 from bench.servers import Rig, await_ready, running_rig, start
 from service.dev.children import StackError
@@ -54,10 +54,7 @@ def start_variants(rig: Rig, variants: Mapping[str, tuple[str, Mapping[str, str]
 
 def main() -> int:
     """Measure and print the table."""
-    begin = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"[{time.monotonic() - begin:5.1f} s] {text}", flush=True)
+    say = teller()
 
     try:
         program = compile_generator()

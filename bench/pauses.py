@@ -8,7 +8,6 @@ the memory of each. Exit 2 when it cannot run here.
 from __future__ import annotations
 
 import sys
-import time
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from bench import arms as arm_table
 from bench.errors import BenchError
 from bench.loadgen import compile_generator
 from bench.overhead import start_variants
+from bench.progress import teller
 from bench.rounds import ratio, run_rounds
 from bench.servers import Rig, running_rig
 from service.dev.children import StackError
@@ -33,10 +33,7 @@ _GENERATIONS: Final = ("0", "1", "2")
 
 def main() -> int:
     """Measure and print the table."""
-    begin = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"[{time.monotonic() - begin:5.1f} s] {text}", flush=True)
+    say = teller()
 
     try:
         program = compile_generator()

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,15 +14,13 @@ from bench.database.findings import Chapter, keep
 from bench.database.lab import open_lab
 from bench.database.page import write
 from bench.errors import BenchError
+from bench.progress import teller
 from service.dev.children import StackError
 
 
 async def run(chapters: Sequence[Chapter], orders: int) -> None:
     """All in one server; what one found is kept even if a later one fails."""
-    begin = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"[{time.monotonic() - begin:5.0f} s] {text}", flush=True)
+    say = teller()
 
     with tempfile.TemporaryDirectory(prefix="plumbline-bench-") as folder:
         say("starting PostgreSQL")

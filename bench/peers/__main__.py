@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from bench.database.pictures import bars
 from bench.errors import BenchError
 from bench.loadgen import compile_generator
 from bench.peers import PEERS, STEPS
+from bench.progress import teller
 from bench.report import RESULTS
 from bench.rounds import Series, ratio, run_rounds
 from bench.servers import Rig, await_port, running_rig, start
@@ -98,10 +98,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.peers", description=__doc__)
     parser.add_argument("--picture", type=Path, metavar="FILE", help="write the ladder as SVG")
     parser.add_argument("--steps", action="store_true", help="the usual stack's read, one part more at a time")
-    chosen, begin = parser.parse_args(), time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"[{time.monotonic() - begin:5.1f} s] {text}", flush=True)
+    chosen, say = parser.parse_args(), teller()
 
     try:
         if chosen.steps:

@@ -116,7 +116,7 @@ class GatedRoute(APIRoute):
         self._query: type[BaseModel] | None = hints["query"] if "query" in names else None
         self._body: type[BaseModel] | None = hints["body"] if "body" in names else None
         self._has_input = self._query is not None or self._body is not None
-        unknown = set(names) - {"query", "body"} ^ set(_PATH_NAME.findall(path))
+        unknown = (set(names) - {"query", "body"}) ^ set(_PATH_NAME.findall(path))
         if unknown:
             raise TypeError(f"{endpoint.__qualname__}: parameters are call, query, body and every path name, not {sorted(unknown)}")
 

@@ -61,7 +61,7 @@ class Connection:
         config = server._config(app, HttpSettings())
         config.load()
         self.wire, self.state = Wire(), ServerState()
-        self.protocol: Any = config.http_protocol_class(config=config, server_state=self.state, app_state={})  # type: ignore[call-arg, operator]
+        self.protocol: Any = config.http_protocol_class(config=config, server_state=self.state, app_state={})  # type: ignore[call-arg, operator]  # declared as asyncio's, made as uvicorn makes it
         self.protocol.connection_made(self.wire)
 
     async def get(self, times: int = 1) -> None:
