@@ -8,6 +8,7 @@ Pure: `tests/unit/test_load_fit.py`.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -38,6 +39,24 @@ class Usl:
     def best_users(self) -> float | None:
         """N*, where throughput peaks; None when refused or when it never falls."""
         return math.sqrt((1 - self.sigma) / self.kappa) if not self.refused and self.kappa > 1e-9 and self.sigma < 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a role costs: CPU `order_ms` an order, and `process` cores a process before the first order comes."""
+
+    order_ms: float
+    process: float
+
+    def carries(self, share: float) -> float:
+        """Orders a second by one process that may use this share of a core."""
+        return max(0.0, share - self.process) / self.order_ms * 1000
+
+
+def fit_price(points: Sequence[tuple[int, float]], rate: float) -> Price:
+    """Of (processes, cores used by all of them) at one rate: the straight line, its slope a process, what is left the orders'."""
+    slope, at_none = statistics.linear_regression([count for count, _ in points], [cores for _, cores in points])
+    return Price(max(0.0, at_none) / rate * 1000, max(0.0, slope))
 
 
 def fit_usl(points: Sequence[tuple[float, float]]) -> Usl:

@@ -84,6 +84,31 @@ def _plant(text: str) -> Breaking:
     return breaking
 
 
+def _sql(target: Target, *statements: str) -> list[Any]:
+    """Each statement by itself; the rows of the last."""
+
+    async def ask() -> list[Any]:
+        connection, rows = await asyncpg.connect(target.stack["urls"]["database"]), []
+        try:
+            for statement in statements:
+                rows = await connection.fetch(statement)
+        finally:
+            await connection.close()
+        return rows
+
+    return asyncio.run(ask())
+
+
+@contextmanager
+def _slow_commits(target: Target) -> Iterator[None]:
+    """Each commit takes 20 ms more, as on a disk behind a network: ten connections do not mind, one does."""
+    _sql(target, "ALTER SYSTEM SET commit_siblings = 0", "ALTER SYSTEM SET commit_delay = 20000", "SELECT pg_reload_conf()")
+    try:
+        yield
+    finally:
+        _sql(target, "ALTER SYSTEM RESET commit_delay", "ALTER SYSTEM RESET commit_siblings", "SELECT pg_reload_conf()")
+
+
 @contextmanager
 def _without_index(target: Target) -> Iterator[None]:
     """Orders of a year, and the index of their customers gone."""
@@ -94,23 +119,13 @@ def _without_index(target: Target) -> Iterator[None]:
         [sys.executable, "-m", "service", "seed", "--orders", str(_SEEDED)], cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL
     )
 
-    async def ask(*statements: str) -> list[Any]:
-        connection = await asyncpg.connect(url)
-        try:
-            found = await connection.fetch(_INDEXES)
-            for statement in statements:
-                await connection.execute(statement)
-        finally:
-            await connection.close()
-        return list(found)
-
-    indexes = asyncio.run(ask())
+    indexes = _sql(target, _INDEXES)
     assert indexes, "the index of a customer's orders has another form: look at service/models.py"
-    asyncio.run(ask(*(f'DROP INDEX "{row["indexname"]}"' for row in indexes)))
+    _sql(target, *(f'DROP INDEX "{row["indexname"]}"' for row in indexes))
     try:
         yield
     finally:
-        asyncio.run(ask(*(row["indexdef"] for row in indexes), "ANALYZE orders"))  # or the next one is sick of this
+        _sql(target, *(row["indexdef"] for row in indexes), "ANALYZE orders")  # or the next one is sick of this
         print(f"  {_COUNTED_AFTER_S:g} s until PostgreSQL's sessions have told all they read …", flush=True)
         time.sleep(_COUNTED_AFTER_S)
 
@@ -163,8 +178,8 @@ _WAITS, _FULL, _LATENCY, _RATE = "Waits", "Full: pool and slots", "Latency by th
 SICK: Final = {
     sickness.name: sickness
     for sickness in (
-        Sickness("pool-of-1", "A pool that is too small", Plan("pool-of-1", "stress", rate=300, seconds=12, mix="buy", pool=600), (_FULL, _WAITS),
-                 named="database pool wait", stack="pool of 1"),
+        Sickness("pool-of-1", "A pool that is too small", Plan("pool-of-1", "stress", rate=120, seconds=12, mix="buy", pool=600), (_FULL, _WAITS),
+                 _slow_commits, named="database pool wait", stack="pool of 1"),
         Sickness("missing-index", "A missing index", Plan("missing-index", "stress", rate=80, seconds=12, mix="list", pool=300), ("CPU", _LATENCY),
                  _without_index, named="orders without an index"),
         Sickness("blocked-loop", "A handler that blocks the event loop", Plan("blocked-loop", "stress", rate=80, seconds=12, mix="buy", pool=300),

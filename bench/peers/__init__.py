@@ -32,6 +32,8 @@ STEPS: Final = (
     "FastAPI, an answer that is there already, through its response model",
     "and the token, verified",
     "and the quota, asked of Redis",
-    "and the order, read by an async ORM session",
+    "and the order and its lines, read by asyncpg",
+    "by a session of SQLAlchemy Core instead",
+    "by an ORM session instead",
     "and three BaseHTTPMiddleware: trace, count, log",
 )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from loadtests.fit import agree, compare, fit_usl, search_capacity
+from loadtests.fit import agree, compare, fit_price, fit_usl, search_capacity
 from loadtests.recorder import Recorder
 
 USERS = (1, 2, 4, 8, 16, 32, 64)
@@ -59,6 +59,17 @@ def service(limit: float, *, jitter: Callable[[], float] = lambda: 1.0) -> tuple
         return rate <= limit * jitter(), min(rate, limit) * jitter()
 
     return asked, holds
+
+
+def test_a_process_has_a_price_and_an_order_has_one() -> None:
+    price = fit_price([(count, 0.14 + 0.02 * count) for count in (1, 2, 4)], rate=40)
+    assert price.order_ms == pytest.approx(3.5)
+    assert price.process == pytest.approx(0.02)
+    assert price.carries(0.6) == pytest.approx((0.6 - 0.02) / 0.0035)
+
+
+def test_noise_makes_no_process_earn_anything() -> None:
+    assert fit_price([(1, 0.3), (2, 0.28), (4, 0.27)], rate=40).process == 0
 
 
 def test_capacity_doubles_bisects_and_repeats() -> None:
