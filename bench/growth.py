@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from bench.database.claims import _ALL, _EVER, _EXPIRED
+from bench.database.claims import _ALL, _EVER
 from bench.database.findings import Ratio, ratio
 from bench.database.lab import Lab, buffers, explain, open_lab
 from bench.errors import BenchError
@@ -40,11 +40,20 @@ from workers.relay import _READ
 _SMALL, _BIG, _ROUNDS, _ASKED = 10_000, 1_000_000, 9, 100
 _BOUND, _DEEP, _PAGE = 1.5, 5_000, 20
 _DEAD, _WAITING, _LOOKS = 1_000_000, 500, 10
+_PAST, _PURGED = 2_000, 1_000
 _SKUS: Final = ("SKU-0101", "SKU-0202")
 _NEWEST: Final = UUID(int=(1 << 128) - 1)
 _FILL: Final = """
 INSERT INTO outbox (event_id, aggregate_type, aggregate_id, version, type, topic, key, payload, headers)
 SELECT uuidv7(), 'order', 'growth-' || n, 1, 'order.placed', 'orders.events.v1', 'growth-' || n, convert_to(repeat('x', 302), 'UTF8'), '{}'
+FROM generate_series(1, $1::int) AS n
+"""
+
+# As many in both, although a small shop has not as many keys.
+_OLD: Final = """
+INSERT INTO idempotency_key (principal, key, fingerprint, status, headers, body, created_at, expires_at)
+SELECT 'growth', gen_random_uuid()::text, repeat('f', 32)::bytea, 201, '{}', repeat('b', 400)::bytea,
+    now() - interval '73 hours' - n * interval '1 second', now() - interval '1 hour' - n * interval '1 second'
 FROM generate_series(1, $1::int) AS n
 """
 
@@ -71,7 +80,7 @@ class Found:
 
 
 async def look_at(lab: Lab, connection: Connection, *, dead: int) -> Shop:
-    """Prepare a shop: 500 events wait behind `dead` ones that were published and not vacuumed yet, 2,000 keys are past their time."""
+    """Prepare a shop: 500 events wait behind `dead` ones that were published and not vacuumed yet, as many keys are past their time."""
     await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads)
     await connection.execute("DELETE FROM outbox")
     if dead:
@@ -79,7 +88,7 @@ async def look_at(lab: Lab, connection: Connection, *, dead: int) -> Shop:
         await connection.execute(_FILL, dead)
         await connection.execute("DELETE FROM outbox")
     await connection.execute(_FILL, _WAITING)
-    await connection.execute(_EXPIRED)
+    await connection.execute(_OLD, _PAST)
     # Keys all live equally long: life lays them down in the order in which they end.
     await connection.execute("CLUSTER idempotency_key USING ix_idempotency_key_expires_at")
     await connection.execute("CHECKPOINT")
@@ -129,8 +138,10 @@ async def purges(shop: Shop) -> None:
     """A thousand keys past their time, taken back."""
     transaction = shop.connection.transaction()
     await transaction.start()
-    await shop.connection.execute(_OLD_KEYS, 1_000)
+    done = await shop.connection.execute(_OLD_KEYS, _PURGED)
     await transaction.rollback()
+    if done != f"DELETE {_PURGED}":
+        raise BenchError(f"{done}: there are not as many old keys in both shops")
 
 
 async def polls(shop: Shop) -> None:
@@ -161,7 +172,7 @@ def questions(prices: Mapping[str, Mapping[str, Any]]) -> list[Question]:
         Question("one order with its lines", lambda shop: each(shop, _GET), lambda shop: _GET(id=shop.orders[0])),
         Question("its history", lambda shop: each(shop, _TIMELINE), lambda shop: _TIMELINE(id=shop.orders[0])),
         Question("reaper: overdue orders", expiries, lambda _: (_CANDIDATES, _EVER, timedelta(), 100)),
-        Question("reaper: a thousand old keys", purges, lambda _: (_OLD_KEYS, 1_000)),
+        Question("reaper: a thousand old keys", purges, lambda _: (_OLD_KEYS, _PURGED)),
         Question(f"relay: a second of looking, {_DEAD:,} dead rows ÷ none", polls, lambda shop: (_READ, shop.floor, [], _WAITING)),
     ]
 

@@ -11,12 +11,14 @@ from loadtests.report.plots import COLOURS, Line, Plot, draw
 
 _FONT: Final = 'font-family="system-ui, sans-serif"'
 _NAMES, _WIDE, _ROW = 250, 300, 24
+_LETTER = 6.2  # an average one at this size
 
 
 def bars(data: Bars) -> str:
     """One row a bar; on a logarithmic scale the smallest is still visible."""
     height = 50 + _ROW * len(data.bars)
-    width = _NAMES + _WIDE + 110
+    names = max(_NAMES, round(_LETTER * max(len(name) for name, _ in data.bars)) + 16)
+    width = names + _WIDE + 110
     rows = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" role="img">',
         f"<title>{escape(data.title)}</title>",
@@ -27,12 +29,12 @@ def bars(data: Bars) -> str:
     for number, (name, value) in enumerate(data.bars):
         y, length = 32 + _ROW * number, _length(value, values, log=data.log)
         rows += [
-            f'<text x="{_NAMES - 8}" y="{y + 13}" text-anchor="end" font-size="11" {_FONT}>{escape(name)}</text>',
-            f'<rect x="{_NAMES}" y="{y}" width="{length:.1f}" height="17" rx="2" fill="{COLOURS[name in data.other]}"/>',
-            f'<text x="{_NAMES + length + 6:.1f}" y="{y + 13}" font-size="11" {_FONT}>{number_text(value)} {escape(data.unit)}</text>',
+            f'<text x="{names - 8}" y="{y + 13}" text-anchor="end" font-size="11" {_FONT}>{escape(name)}</text>',
+            f'<rect x="{names}" y="{y}" width="{length:.1f}" height="17" rx="2" fill="{COLOURS[name in data.other]}"/>',
+            f'<text x="{names + length + 6:.1f}" y="{y + 13}" font-size="11" {_FONT}>{number_text(value)} {escape(data.unit)}</text>',
         ]
     notes = [f"orange: {data.other_is}"] * bool(data.other) + ["logarithmic scale"] * data.log
-    rows.append(f'<text x="{_NAMES}" y="{height - 5}" font-size="10" fill="#666" {_FONT}>{escape("; ".join(notes))}</text>')
+    rows.append(f'<text x="{names}" y="{height - 5}" font-size="10" fill="#666" {_FONT}>{escape("; ".join(notes))}</text>')
     return "\n".join([*rows, "</svg>"]) + "\n"
 
 

@@ -56,6 +56,11 @@ class Rollout:
         """Writes answered by a 5xx."""
         return [write for write in self.writes if write[2] >= 500]
 
+    @property
+    def refused(self) -> list[tuple[float, str, int, float, str]]:
+        """Writes answered by anything but success."""
+        return [write for write in self.writes if write[2] not in {200, 201}]
+
     def between(self, first: str, second: str) -> list[tuple[float, str, int, float, str]]:
         """Writes between two steps."""
         moments = {name: at for at, name in reversed(self.steps)}  # the way forwards

@@ -15,12 +15,15 @@ from typing import Final
 from bench.database.findings import Chapter, Finding, Lines, Shown, Table
 from bench.database.lab import Lab
 from bench.database.rollout import SERVER, Rollout, longest_ms, roll_out
+from bench.errors import BenchError
 from service.dev.postgres import EmbeddedPostgres
 from service.dev.redis import EmbeddedRedis
 from service.dev.state import ROOT
 
 _ROWS, _RATE, _WRITES = 1_000_000, 100, 500
 _SLOT_S: Final = 0.5
+# A pod asks its issuer in its own process, and charges nobody.
+_ISSUER, _NOBODY = "http://127.0.0.1:9103", "http://127.0.0.1:9"
 _EXPAND: Final = "service/migrations/versions/0002_orders_closed_at.py"
 
 
@@ -39,8 +42,11 @@ def _run(lab: Lab) -> Finding:
         environment = {
             "PLUMBLINE_HOME": str(home), "REDIS_URL": redis.url, "APP_DB_SSL": "disable", "APP_ENV": "test", "APP_PROFILE": "load",
             "APP_HTTP_ALLOWED_HOSTS": "127.0.0.1,localhost,testserver", "HTTP_PORT": str(server.port - 100),
+            "APP_AUTH_ISSUER": _ISSUER, "APP_AUTH_JWKS_URL": f"{_ISSUER}/.well-known/jwks.json", "APP_PAYMENTS_URL": _NOBODY,
         }  # fmt: skip
         made = roll_out(server, environment, home / "old", orders=_ROWS, rate=_RATE, writes=_WRITES, say=lab.say)
+        if made.refused:
+            raise BenchError(f"a migration under writes that are refused shows nothing: {made.refused[0]} and {len(made.refused) - 1} more")
     finally:
         redis.stop()
         server.stop()

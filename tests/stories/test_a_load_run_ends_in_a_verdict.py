@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.support.load_runs import load
+
+pytestmark = pytest.mark.alone  # it measures
 
 
 def test_all_is_well_is_0_and_everything_is_reported(shop_home: Path, tmp_path: Path) -> None:

@@ -12,7 +12,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.stories.shop import Shop
+
+pytestmark = pytest.mark.alone  # fifty lines in a shell, one after the other, most start a Python: longer than any other story
 
 PAGES = Path(__file__).parents[2] / "docs" / "runbooks"
 _BLOCK = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)

@@ -11,6 +11,8 @@ from service.dev.state import ROOT
 from tests.stories.shop import Shop
 from tests.support.servers import free_base_port
 
+pytestmark = pytest.mark.alone  # all nine scenes, kills and outages among them, one after the other
+
 _WAY = re.compile(r"^ +[\d.]+ s  (\w+)", re.MULTILINE)  # scene 6 tells a message's way: seconds, step
 
 
