@@ -1,7 +1,9 @@
-/* A closed-loop HTTP/1.1 load generator on one thread: N keep-alive connections, each sends its next request when
- * its answer is complete. It must cost less than any server it measures, hence C.
+/* An HTTP/1.1 load generator on one thread. Closed: N keep-alive connections, each sends its next request when its
+ * answer is complete. Open, with a RATE: a request is due every 1/RATE s whatever the server does; it takes a free
+ * connection or waits for one, and its time counts from when it was due. It must cost less than any server it
+ * measures, hence C.
  *
- *   loadgen PORT CONNECTIONS SECONDS FRAMES EXPECTED_STATUS SEED
+ *   loadgen PORT CONNECTIONS SECONDS FRAMES EXPECTED_STATUS SEED [RATE]
  *
  * FRAMES: for each request a little-endian u32 length, an i32 offset of a 16-byte field to fill with a fresh key
  * (-1: none), and the bytes. Prints one JSON object. An answer with another status is counted as bad and the first
@@ -19,6 +21,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -77,7 +80,7 @@ static void open_connection(struct connection *c, int poll_fd) {
     c->have = 0;
 }
 
-static void send_next(struct connection *c) {
+static void send_next(struct connection *c, double due) {
     struct frame *f = &frames[next_frame++ % frame_count];
     if (f->key_at >= 0) {
         char key[17];
@@ -85,7 +88,7 @@ static void send_next(struct connection *c) {
         memcpy(f->bytes + f->key_at, key, 16);
     }
     c->busy = 1;
-    c->sent_at = now();
+    c->sent_at = due;
     for (uint32_t at = 0; at < f->length;) {
         ssize_t wrote = send(c->fd, f->bytes + at, f->length - at, MSG_NOSIGNAL);
         if (wrote < 0 && errno != EINTR) return; /* the close is seen when reading */
@@ -147,35 +150,58 @@ static uint32_t percentile(double share) {
     return samples[(size_t)((double)(sample_count - 1) * share)];
 }
 
+/* Open only: wakes the loop when the next request is due. */
+static void wake_at(int timer, double moment) {
+    struct itimerspec at = {.it_value = {.tv_sec = (time_t)moment, .tv_nsec = (long)((moment - (double)(time_t)moment) * 1e9) + 1}};
+    if (timerfd_settime(timer, TFD_TIMER_ABSTIME, &at, NULL) < 0) die("timerfd_settime");
+}
+
+static struct connection *free_one(struct connection *all, int count) {
+    for (int i = 0; i < count; i++) if (!all[i].busy) return &all[i];
+    return NULL;
+}
+
 int main(int argc, char **argv) {
-    if (argc != 7) { fprintf(stderr, "usage: loadgen PORT CONNECTIONS SECONDS FRAMES EXPECTED_STATUS SEED\n"); return 2; }
+    if (argc != 7 && argc != 8) { fprintf(stderr, "usage: loadgen PORT CONNECTIONS SECONDS FRAMES EXPECTED_STATUS SEED [RATE]\n"); return 2; }
     port = atoi(argv[1]);
     int count = atoi(argv[2]);
-    double seconds = atof(argv[3]);
+    double seconds = atof(argv[3]), rate = argc == 8 ? atof(argv[7]) : 0;
     read_frames(argv[4]);
     expected = atoi(argv[5]);
     key_counter = strtoull(argv[6], NULL, 16) << 24;
     samples = malloc(MAX_SAMPLES * sizeof *samples);
     struct connection *connections = calloc((size_t)count, sizeof *connections);
-    int poll_fd = epoll_create1(0), open_requests = 0;
+    int poll_fd = epoll_create1(0), timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK), open_requests = 0;
     for (int i = 0; i < count; i++) {
         connections[i].in = malloc(BUFFER);
         open_connection(&connections[i], poll_fd);
     }
-    double begin = now(), deadline = begin + seconds, last = begin;
-    for (int i = 0; i < count; i++, open_requests++) send_next(&connections[i]);
-    while (open_requests) {
+    struct epoll_event tick = {.events = EPOLLIN, .data.ptr = NULL};
+    if (epoll_ctl(poll_fd, EPOLL_CTL_ADD, timer, &tick) < 0) die("epoll_ctl");
+    double begin = now(), deadline = begin + seconds, last = begin, due = begin;
+    long wanted = rate > 0 ? (long)(seconds * rate) : 0, sent = 0;
+    if (rate <= 0) for (int i = 0; i < count; i++, open_requests++) send_next(&connections[i], now());
+    while (open_requests || sent < wanted) {
+        struct connection *idle;
+        while (sent < wanted && due <= now() && (idle = free_one(connections, count))) {
+            send_next(idle, due);
+            open_requests++;
+            due = begin + (double)++sent / rate;
+        }
+        if (sent < wanted && due > now()) wake_at(timer, due); /* else an answer frees a connection first */
         struct epoll_event events[64];
         int ready = epoll_wait(poll_fd, events, 64, 100);
         double moment = now();
-        if (moment > deadline + LINGER_S) { broken += open_requests; break; }
+        if (moment > deadline + LINGER_S) { broken += open_requests + wanted - sent; break; }
         for (int i = 0; i < ready; i++) {
             struct connection *c = events[i].data.ptr;
+            uint64_t ticks;
+            if (!c) { if (read(timer, &ticks, sizeof ticks) < 0 && errno != EAGAIN) die("timer"); continue; }
             if (!receive(c, poll_fd) || !c->busy) continue;
             c->busy = 0;
             open_requests--;
             last = moment;
-            if (moment < deadline) { send_next(c); open_requests++; }
+            if (rate <= 0 && moment < deadline) { send_next(c, now()); open_requests++; }
         }
     }
     qsort(samples, sample_count, sizeof *samples, by_value);

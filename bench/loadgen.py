@@ -73,9 +73,13 @@ def write_frames(path: Path, requests: Sequence[bytes]) -> Path:
     return path
 
 
-def run_load(program: Path, *, port: int, connections: int, seconds: float, frames: Path, status: int, core: int | None) -> Load:
-    """Drive one server for `seconds`. Raises `BenchError` when an answer was not the expected one."""
+def run_load(program: Path, *, port: int, connections: int, seconds: float, frames: Path, status: int, core: int | None, rate: float = 0) -> Load:
+    """Drive one server for `seconds`: closed, or open at a `rate` a second, its times counted from when a request was due.
+
+    Raises `BenchError` when an answer was not the expected one.
+    """
     command = [str(program), str(port), str(connections), f"{seconds:.3f}", str(frames), str(status), os.urandom(5).hex()]
+    command += [f"{rate:g}"] * (rate > 0)
     # Pinned before exec by the parent's own affinity: a preexec function would cost a fork of this process' memory.
     before = os.sched_getaffinity(0)
     if core is not None:

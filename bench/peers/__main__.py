@@ -2,15 +2,18 @@
 
 Prints the table, writes `bench/results/peers.json` and, with `--picture FILE`, the ladder as SVG. The frameworks are
 installed once into `build/peers` from requirements/peers.txt (pinned by hash). `--steps`: instead of the peers, the usual
-stack's read with one part more at a time. Exit 2 when it cannot run here.
+stack's read with one part more at a time. `--latency`: what a customer waits, all asked as often a second. Exit 2 when it
+cannot run here.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -23,6 +26,7 @@ from bench.database.pictures import bars
 from bench.errors import BenchError
 from bench.loadgen import compile_generator
 from bench.peers import PEERS, STEPS
+from bench.peers.latency import Waited, open_rate, wait_times
 from bench.progress import teller
 from bench.report import RESULTS
 from bench.rounds import Series, ratio, run_rounds
@@ -37,14 +41,29 @@ _FIRST_PORT: Final = 105
 
 def measure(say: Callable[[str], None]) -> dict[str, Series]:
     """Arm → its samples; the service is `create_all_on`, a peer's create `create_all_on usual`."""
-    python, program = installed("peers", "the peers' frameworks", say) / "python", compile_generator()
+    program = compile_generator()
+    with _all_running(say) as (rig, arms):
+        return run_rounds(rig, program, [arm for job in arms for arm in job], rounds=_ROUNDS, seconds=_SECONDS, say=say)
+
+
+def measure_latency(say: Callable[[str], None]) -> list[tuple[str, float, Mapping[str, Waited]]]:
+    """(job, its rate, arm → what its callers waited)."""
+    program = compile_generator()
+    with _all_running(say) as (rig, arms):
+        rates = [open_rate(rig, program, of_job) for of_job in arms]
+        return [(job, rate, wait_times(rig, program, of_job, rate, say)) for (job, _), rate, of_job in zip(_JOBS, rates, arms, strict=True)]
+
+
+@contextmanager
+def _all_running(say: Callable[[str], None]) -> Iterator[tuple[Rig, list[list[Arm]]]]:
+    """Floors, service and peers, each on the server's core; the arms of each job: the service's, the floor's, the peers'."""
+    python = installed("peers", "the peers' frameworks", say) / "python"
     with running_rig() as rig:
         table = {arm.name: arm for arm in arm_table.prepare(rig)}
         if missing := arm_table.missing_features(rig):
             raise BenchError(f"not everything is on: {', '.join(missing)}")
         ports = _start_peers(rig, python)
-        arms = [table[name] for job in _JOBS for name in job] + [_of_peer(table[job], name, port) for name, port in ports.items() for job, _ in _JOBS]
-        return run_rounds(rig, program, arms, rounds=_ROUNDS, seconds=_SECONDS, say=say)
+        yield rig, [[table[job], table[floor], *(_of_peer(table[job], name, port) for name, port in ports.items())] for job, floor in _JOBS]
 
 
 def measure_steps(say: Callable[[str], None]) -> list[float]:
@@ -66,6 +85,14 @@ def _tell_steps(found: Sequence[float]) -> None:
     print("\n| the usual stack's read | ÷ p1 | of it this step |\n|---|---|---|")
     for text, so_far, before in zip(STEPS, found, [0.0, *found], strict=False):
         print(f"| {text} | {so_far:.1f} | {(so_far - before) / found[-1]:.0%} |")
+
+
+def _tell_latency(found: Sequence[tuple[str, float, Mapping[str, Waited]]]) -> None:
+    for job, rate, waited in found:
+        print(f"\n| {job.removesuffix('_all_on')}, {rate:g} a second | p50, ms | p99, ms |\n|---|---|---|")
+        labels = {f"{job} {peer.name}": peer.label for peer in PEERS} | {job: "**Plumbline**, everything on"}
+        for name, times in sorted(waited.items(), key=lambda item: statistics.median(item[1].p50_ms)):
+            print(f"| {labels.get(name, 'floor: raw ASGI by hand')} | {times.told()} |")
 
 
 def _start_peers(rig: Rig, python: Path) -> dict[str, int]:
@@ -98,11 +125,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.peers", description=__doc__)
     parser.add_argument("--picture", type=Path, metavar="FILE", help="write the ladder as SVG")
     parser.add_argument("--steps", action="store_true", help="the usual stack's read, one part more at a time")
+    parser.add_argument("--latency", action="store_true", help="p50 and p99 at one open rate that all of them carry")
     chosen, say = parser.parse_args(), teller()
 
     try:
         if chosen.steps:
             _tell_steps(measure_steps(say))
+        if chosen.latency:
+            _tell_latency(measure_latency(say))
+        if chosen.steps or chosen.latency:
             return 0
         found = rows(measure(say))
     except (BenchError, StackError) as error:

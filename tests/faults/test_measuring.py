@@ -62,12 +62,14 @@ def test_cpu_time_is_that_of_the_process() -> None:
     assert spent_ns(before, [burning.pid]) == 0
 
 
-async def _answering(status: str, seen: list[bytes]) -> tuple[asyncio.Server, int]:
+async def _answering(status: str, seen: list[bytes], *, after_s: float = 0) -> tuple[asyncio.Server, int]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 seen.append(head)
+                if after_s:
+                    await asyncio.sleep(after_s)
                 writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nok".encode())
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
@@ -87,6 +89,19 @@ async def test_the_generator_counts_good_answers_and_sends_fresh_keys(tmp_path: 
     assert load.good == len(seen) == len(set(keys)) > 3
     assert 0 < load.p50_us <= load.p99_us
     assert load.cpu_us > 0
+
+
+async def test_an_open_rate_is_kept_and_times_count_from_when_a_request_was_due(tmp_path: Path) -> None:
+    seen: list[bytes] = []
+    server, port = await _answering("200 OK", seen, after_s=0.05)
+    frames = write_frames(tmp_path / "frames", [request("GET", "/a")])
+    # Twice as often as one connection can be answered: each waits 25 ms longer than the one before.
+    asked = {"connections": 1, "seconds": 0.5, "status": 200, "core": None, "rate": 40.0}
+    load = await asyncio.to_thread(run_load, compile_generator(), port=port, frames=frames, **asked)
+    server.close()
+    assert load.good == len(seen) == 20
+    assert load.p50_us > 5 * 25_000
+    assert load.cpu_us < 250_000, "it waits without spinning"
 
 
 async def test_a_wrong_answer_ends_the_measurement(tmp_path: Path) -> None:
