@@ -182,7 +182,7 @@ class WorkerSettings(Group):
     buffer: int = Field(500, ge=1, description="records fetched ahead, a group")
     handler_timeout_s: float = Field(10, gt=0, description="one record")
     drain_timeout_s: float = Field(10, gt=0)
-    poll_max_s: float = Field(1.0, gt=0, description="relay: slowest poll when idle")
+    poll_max_s: float = Field(0.1, gt=0, description="relay: longest pause between two looks when there is nothing to publish")
     inbox_retention_d: int = Field(45, ge=1)
     dead_letter_retention_d: int = Field(30, ge=1)
     outbox_sent_retention_d: int = Field(7, ge=1)

@@ -30,6 +30,7 @@ log = get_logger(__name__)
 
 _POLL_S: Final = 0.2
 _COMMIT_S: Final = 1.0
+_MEASURE_S: Final = 0.1  # each look goes through all partitions: at every turn it would cost as much as the records
 _COMMIT_RECORDS: Final = 500
 _RECONNECT_S: Final = 1.0
 
@@ -61,6 +62,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         # Partition → Unix milliseconds at which its next record is due.
         self._due_ms: dict[TopicPartition, int] = {}
         self._committed_at = self._clock.monotonic()
+        self._measured_at = float("-inf")
         self._lag, self._oldest_due_s = 0, 0.0
         gauges = (metrics.consumer_lag, metrics.consumer_oldest_due, metrics.consumer_paused, signals.stalled, signals.held_partitions)
         self._gauges = tuple(gauge.labels(name) for gauge in gauges)
@@ -89,7 +91,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
         batches = await self._member.fetch(room=room, timeout_s=self._patience_s())
         for partition, records in batches.items():
             self._accept(self._member, partition, records)
-        self._measure(self._member)
+        if self._clock.monotonic() - self._measured_at >= _MEASURE_S:
+            self._measure(self._member)
         if self._lanes.finished_since_commit >= _COMMIT_RECORDS or self._clock.monotonic() - self._committed_at >= _COMMIT_S:
             await self._commit()
 
@@ -125,7 +128,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def _measure(self, member: Member) -> None:
         """Lag counts what is due: records held for later, and groups that pause, are not behind."""
-        lag = 0
+        self._measured_at, lag = self._clock.monotonic(), 0
         for partition in member.assignment():
             lag += self._lanes.unfinished_of(partition)
             end, position = member.end(partition), self._lanes.position(partition)

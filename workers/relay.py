@@ -31,7 +31,7 @@ log = get_logger(__name__)
 
 _LOCK: Final = 0x706C756D62  # "plumb": one relay a database
 _BATCH: Final = 500
-_POLL_BUSY_S: Final = 0.1
+_POLL_S: Final = 0.02  # the next look after one that found nothing; twice that after each further one
 _FULL_SCAN_S: Final = 1.0
 _PING_S: Final = 2.0
 _IDLE_SESSION_MS: Final = 10_000
@@ -94,6 +94,7 @@ class Relay:
     async def _lead(self) -> None:
         log.info("relay.leads")
         self._floor, self._candidate, self._scanned_at = 0, None, float("-inf")
+        pause = _POLL_S
         while not self._lifecycle.stopping.is_set() and not self._lost.is_set():
             self._lifecycle.beat("relay")
             try:
@@ -105,7 +106,8 @@ class Relay:
                 await self._lifecycle.sleep(_RETRY_S)
                 continue
             if not moved:
-                await self._lifecycle.sleep(_POLL_BUSY_S)
+                await self._lifecycle.sleep(pause)
+            pause = _POLL_S if moved else min(2 * pause, self._settings.worker.poll_max_s)
 
     async def _unless_lost(self, turn: Coroutine[Any, Any, int]) -> int:
         """Run a turn, but cut it off when the lock is lost: another relay may be publishing already."""
