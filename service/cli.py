@@ -41,8 +41,9 @@ events_app = typer.Typer(no_args_is_help=True, help="The event contract.")
 
 _STACK, _SERVERS, _TOOLS = "The embedded stack", "Servers", "Tools"
 # Where libraries find these they load them, 200 modules: rich and pygments to colour (structlog, httpx), metrics redis-py would
-# report, models of pydantic 1 that FastAPI would know. No process of ours uses them.
-_NOT_LOADED = ("rich", "pygments", "opentelemetry.sdk.metrics", "pydantic.v1")
+# report, models of pydantic 1 that FastAPI would know. No process of ours uses them. httpx looks for sniffio at every request,
+# and for one that is not installed on the disk.
+_NOT_LOADED = ("rich", "pygments", "opentelemetry.sdk.metrics", "pydantic.v1", "sniffio")
 _HttpPort = Annotated[int, typer.Option(envvar="HTTP_PORT", min=1, max=64_000, help="The API; the other ports are counted from it.")]
 _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}  # to a command line of their own
 
