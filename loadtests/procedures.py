@@ -92,19 +92,28 @@ def _tell_capacity(found: fit.Capacity, runs: list[Run], invalid: list[str], fol
     cause = first_bad.saturated
     broken = [check for run in runs for check in run.checks if check.kind == "invariant" and not check.holds]
     code = verdict.BROKEN if broken else verdict.INVALID if invalid or found.refused else verdict.OK
-    result = f"capacity at objective = {found.low:.0f}–{found.high:.0f} orders/s (p99 {p99:g} ms)" if found.repeats else "no capacity found"
+    carried = max((run.carried or 0.0 for run in runs), default=0.0)
+    result = (
+        f"capacity at objective = {found.low:.0f}–{found.high:.0f} orders/s accepted (p99 {p99:g} ms) for {last_good.plan.seconds:g} s; "
+        f"{carried:.0f}/s of them carried to their end, the rate to go on with"
+        if found.repeats
+        else "no capacity found"
+    )
     why = "; ".join(filter(None, [found.refused, invalid[0] if invalid else ""]))
     headline = f"{result}; first to saturate: {cause.resource if cause else 'nothing was full'}" + (
         f" — {verdict.NAMES[code]}: {why}" if code else ""
     )
     said = summary.summarise(first_bad, profile=target.profile) | {
-        "scenario": "capacity", "exit": code, "verdict": verdict.NAMES[code], "headline": headline, "tried": found.tried, "repeats": found.repeats,
+        "scenario": "capacity", "exit": code, "verdict": verdict.NAMES[code], "headline": headline,
+        "tried": found.tried, "repeats": found.repeats, "carried": carried,
         "steps": [_step(run) for run in runs],
     }  # fmt: skip
     steps = sorted(said["steps"], key=lambda step: step["rate"])
     plots = [
         Plot("Throughput against offered rate", "offered, orders a second", "answered a second",
-             [Line("answered", [(s["rate"], s["achieved"]) for s in steps], dots=True), Line("offered", [(s["rate"], s["rate"]) for s in steps])]),
+             [Line("answered", [(s["rate"], s["achieved"]) for s in steps], dots=True),
+              Line("carried to their end", [(s["rate"], s["carried"]) for s in steps], dots=True),
+              Line("offered", [(s["rate"], s["rate"]) for s in steps])]),
         Plot("Latency against offered rate", "offered, orders a second", "ms",
              [Line(mark, [(s["rate"], s[f"{mark}_ms"]) for s in steps], dots=True) for mark in ("p50", "p99")], log_y=True),
     ]  # fmt: skip
@@ -117,7 +126,7 @@ def _tell_capacity(found: fit.Capacity, runs: list[Run], invalid: list[str], fol
 
 def _step(run: Run) -> dict[str, float]:
     achieved = run.recorder.dispatch.served / run.plan.seconds
-    return {"rate": run.plan.rate, "achieved": achieved, "p50_ms": run.latency(0.5), "p99_ms": run.latency(0.99)}
+    return {"rate": run.plan.rate, "achieved": achieved, "carried": run.carried or 0.0, "p50_ms": run.latency(0.5), "p99_ms": run.latency(0.99)}
 
 
 def fit_scalability(wanted: Wanted, *, seconds: float, mix: str = "buy", out: Path | None = None) -> int:

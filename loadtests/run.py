@@ -57,6 +57,14 @@ class Run:
         return verdict.exit_code(self.checks)
 
     @property
+    def carried(self) -> float | None:
+        """Orders a second that came to their end, from the first arrival until nothing was left to do; None where it was not asked.
+
+        What is answered faster than this grows a backlog, and is no rate to go on with.
+        """
+        return self.truth.placed / (self.plan.seconds + self.truth.drain_s) if self.truth and self.truth.drained else None
+
+    @property
     def saturated(self) -> saturation.Saturated | None:
         return saturation.first_to_saturate(self.during, cores=os.cpu_count() or 1)
 
