@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -25,6 +26,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGE = "plumbline:dev"
+GENERATOR = "plumbline-load:dev"
 MOST_LAYER_MB = 90
 PATIENCE_S = 180
 # Killed in turn; each is back by its restart policy, and an order placed with one key all along is paid once.
@@ -276,6 +278,23 @@ def workers_drain(stack: Stack) -> str:
     return "worker, relay and reaper end with 0 on SIGTERM"
 
 
+def generator(stack: Stack, shop: Shop) -> str:
+    """The chart's `load` Jobs run this image; here it loads the published port, hardened as there."""
+    stack.docker("build", "--quiet", "--file", "loadtests/Dockerfile", "--tag", GENERATOR, ".")
+    limits = ("--read-only", "--tmpfs", "/tmp:size=64m,mode=1777", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--network", "host")
+    with tempfile.TemporaryDirectory() as folder:
+        tokens = Path(folder) / "tokens"
+        tokens.write_text(shop.token + "\n", encoding="utf-8")
+        Path(folder).chmod(0o755)
+        asked = ("--host", shop.base, "--tokens", "/tokens/tokens", "--mix", "buy", "--rate", "2", "--seconds", "5", "--exit-code-on-error", "0")
+        command = ["docker", "run", "--rm", *limits, "-v", f"{folder}:/tokens:ro", GENERATOR, "--locustfile=/app/loadtests/locustfile.py"]
+        done = subprocess.run([*command, "--headless", "-u", "1", *asked], env=stack.env, capture_output=True, text=True, check=False, timeout=300)
+    row = re.search(r"^POST /v1/orders +(\d+) +(\d+) ", done.stdout, re.MULTILINE)
+    if row is None or (row[1], row[2]) != ("10", "0") or "verdict: " not in done.stdout:
+        raise Broken(f"exit {done.returncode}: {done.stdout[-1200:]} {done.stderr[-800:]}")
+    return f"uid 10001, read-only root; 10 of 10 orders placed at 2/s, {done.stdout[done.stdout.rindex('verdict: ') :].splitlines()[0]}"
+
+
 def gone(stack: Stack) -> str:
     stack.compose("down", "--volumes", "--timeout", "40")
     label = "label=com.docker.compose.project=plumbline-check"
@@ -301,6 +320,7 @@ def verify(stack: Stack, report: Report) -> None:
             report.check("SIGTERM of the API", lambda: drain(stack, shop))
             report.check("SIGTERM of the others", lambda: workers_drain(stack))
             report.check("an order after all that", shop.buy)
+            report.check("the load generator's image", lambda: generator(stack, shop))
         if report.failed:
             print(stack.compose("logs", "--no-color", "--tail", "25")[-6000:], flush=True)
     finally:

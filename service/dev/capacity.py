@@ -107,10 +107,10 @@ def _database(d: Demand, processes: int, workers: int) -> list[Size]:
     used = in_flight(d.peak, d.order_connection_ms) / (processes - 1)
     opened = (processes + workers + 2) * d.pool
     small = f"the pool is busier than {_POOL_SHARE:.0%}: raise APP_DB_POOL_SIZE or add processes" if used > d.pool * _POOL_SHARE else ""
-    above = f"above the budget of {d.budget}: smaller pools, a pooler in front, or a larger max_connections" if opened > d.budget else ""
+    above = f"above the budget of {d.budget:g}: smaller pools, a pooler in front, or a larger max_connections" if opened > d.budget else ""
     return [
-        Size("connections used a process", used, f"of {d.pool}", f"Little: {d.peak:g}/s × {d.order_connection_ms:g} ms ÷ {processes - 1}", small),
-        Size("connections opened", opened, f"of {d.budget}", f"({processes} API + {workers} workers + relay + reaper) × {d.pool}", above),
+        Size("connections used a process", used, f"of {d.pool:g}", f"Little: {d.peak:g}/s × {d.order_connection_ms:g} ms ÷ {processes - 1}", small),
+        Size("connections opened", opened, f"of {d.budget:g}", f"({processes} API + {workers} workers + relay + reaper) × {d.pool:g}", above),
     ]
 
 

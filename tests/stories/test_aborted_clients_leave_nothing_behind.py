@@ -21,6 +21,8 @@ import pytest
 from service.dev.issuer import mint
 from tests.stories.shop import Shop, until
 
+pytestmark = pytest.mark.alone  # a hundred at once, two thousand in all
+
 AT_ONCE, KEYS = 100, 40
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends a reset
 _SESSIONS = "SELECT state, xact_start IS NOT NULL AS in_transaction FROM pg_stat_activity WHERE application_name = 'orders-api'"

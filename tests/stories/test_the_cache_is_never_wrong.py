@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from tests.proofs.cache_faults import run_postgres_away, run_redis_faults
 from tests.stories.shop import Shop
+
+pytestmark = pytest.mark.alone  # readers and writers ask as fast as they can
 
 _PAUSE_S = 0.02  # or the readers take the processor from the Redis that is to come back
 
