@@ -218,9 +218,8 @@ def recording() -> bool:
 
 def note_statement(query: Any) -> None:
     """A client span for a statement that just ended: asyncpg calls it with what it did (`add_query_logger`). Never its values."""
-    around = trace.get_current_span().get_span_context()
-    if _request.get() is None and around.is_valid and not around.trace_flags.sampled:
-        return  # the SDK would come to the same, after ten times the work
+    if _request.get() is None and _unrecorded(trace.get_current_span()):
+        return
     name, summary = _statement_name(query.query)
     ended_ns = time.time_ns()
     started_ns = ended_ns - int(query.elapsed * 1e9)
@@ -246,6 +245,12 @@ def _statement_name(sql: str) -> tuple[str, str]:
     return writes[0], " ".join(dict.fromkeys(writes))[:255]
 
 
+def _unrecorded(around: Span) -> bool:
+    """True within a trace nobody records: the SDK would make a span to throw away, for ten times the work."""
+    context = around.get_span_context()
+    return context.is_valid and not context.trace_flags.sampled
+
+
 @contextmanager
 def span(
     name: str, kind: SpanKind = SpanKind.INTERNAL, *, parent: Context | None = None, links: Sequence[Link] = (),
@@ -258,10 +263,13 @@ def span(
     made: Span | None = None
     if parent is None and (request := _request.get()) is not None:
         parent = trace.set_span_in_context(NonRecordingSpan(_span_context(request)))
+    quiet: Any = {"record_exception": False, "set_status_on_exception": False}
+    if _unrecorded(around := trace.get_current_span(parent)):
+        entered = trace.use_span(around, **quiet)
+    else:
+        entered = _tracer.start_as_current_span(name, context=parent, kind=kind, links=links, attributes=attributes, **quiet)
     try:
-        with _tracer.start_as_current_span(
-            name, context=parent, kind=kind, links=links, attributes=attributes, record_exception=False, set_status_on_exception=False
-        ) as made:
+        with entered as made:
             try:
                 yield made
             except Exception as error:
