@@ -103,7 +103,7 @@ format: $(VENV)/.dev ## let the formatter and linter repair what they can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 requirements: $(VENV)/.dev ## compile pyproject.toml into hash-pinned requirement files
-	for set in "runtime" "local --extra embedded -c requirements/runtime.txt" "dev --extra dev -c requirements/local.txt"; do \
+	for set in "runtime" "local --extra embedded -c requirements/runtime.txt" "dev --extra dev -c requirements/local.txt" "load --extra load -c requirements/dev.txt"; do \
 	  set -- $$set; name=$$1; shift; \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url --no-emit-find-links \
 	    --no-emit-package plumbline --custom-compile-command 'make requirements' pyproject.toml "$$@" -o requirements/$$name.txt || exit 1; \

@@ -144,6 +144,7 @@ class Stack:
         http, ops, issuer, psp = free_ports(4)
         self.http = http
         self.env = {**os.environ, **engine_settings(), "COMPOSE_PROJECT_NAME": "plumbline-check"}
+        self.env |= {"DOCKER_BUILDKIT": "1"}  # a Dockerfile names its own .dockerignore, which older builders do not know
         self.env |= {"HTTP_PORT": http, "OPS_PORT": ops, "ISSUER_PORT": issuer, "PSP_PORT": psp, "PLUMBLINE_BUILD": "0", "PLUMBLINE_WAIT_S": "480"}
 
     def docker(self, *arguments: str, timeout_s: float = LONGEST_S) -> str:
