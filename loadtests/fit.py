@@ -50,7 +50,7 @@ class Price:
 
     def carries(self, share: float) -> float:
         """Orders a second by one process that may use this share of a core."""
-        return max(0.0, share - self.process) / self.order_ms * 1000
+        return max(0.0, share - self.process) / self.order_ms * 1000 if self.order_ms else math.inf
 
 
 def fit_price(points: Sequence[tuple[int, float]], rate: float) -> Price:

@@ -40,7 +40,7 @@ class Step:
 
     def cores(self) -> dict[str, float]:
         """Mean over the run, by role."""
-        return {role: _mean(self.run, f"cpu_{role}") for role in ("api", "postgres", "worker", "relay", "broker", "redis")}
+        return {role: _mean(self.run, f"cpu_{role}") for role in ("api", "postgres", "worker", "relay", "kafka", "redis")}
 
     def facts(self) -> dict[str, object]:
         """For `scale.json`."""

@@ -70,6 +70,8 @@ def test_a_process_has_a_price_and_an_order_has_one() -> None:
 
 def test_noise_makes_no_process_earn_anything() -> None:
     assert fit_price([(1, 0.3), (2, 0.28), (4, 0.27)], rate=40).process == 0
+    free = fit_price([(1, 0.01), (2, 0.1), (4, 0.2)], rate=40)
+    assert (free.order_ms, free.carries(0.6)) == (0, float("inf"))
 
 
 def test_capacity_doubles_bisects_and_repeats() -> None:
