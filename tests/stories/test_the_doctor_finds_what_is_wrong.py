@@ -72,7 +72,7 @@ async def test_work_that_does_not_go_on_is_found(shop: Shop) -> None:
     assert code == 1, output
     for finding, cure in (
         (rf"orders +1 placed or reserved for more than \d+ s: {name} \(placed\)", "plumbline dlq list"),
-        (r"outbox +1 waiting, the oldest for 30\d\.\d s", "see that a relay runs"),
+        (r"outbox +1 waiting, the oldest for 3\d\d\.\d s", "see that a relay runs"),
         (r"dead letters +open: 1 of doctored", "plumbline dlq replay"),
         (r"processes +relay \(pid \d+\) does not answer: no answer within 3 s", "relay.log"),
     ):
