@@ -249,7 +249,7 @@ async def _nothing(*_: Any) -> Any:
 def _protocol(app: Any) -> Any:
     config = server._config(app, load_settings().http)  # noqa: SLF001 - the server as it is
     config.load()
-    made: Any = config.http_protocol_class(config=config, server_state=ServerState(), app_state={})  # type: ignore[call-arg, operator]
+    made: Any = config.http_protocol_class(config=config, server_state=ServerState(), app_state={})  # type: ignore[call-arg, operator]  # declared as asyncio's, made as uvicorn makes it
     made.connection_made(Transport())
     return made
 

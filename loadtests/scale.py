@@ -90,7 +90,7 @@ def _priced(steps: Sequence[Step], counts: int, rate: float) -> list[str]:
     for role, rows in (("api", steps[:counts]), ("worker", [steps[0], *steps[2 * counts :]])):
         if len(rows) < 2:
             continue
-        price = fit_price([(step.processes, _mean(step.run, f"cpu_{role}")) for step in rows], rate)
+        price = fit_price([(step.processes, step.cores()[role]) for step in rows], rate)
         lines.append(
             f"{role}: {price.order_ms:.1f} ms of CPU an order at this rate, {price.process:.3f} cores a process before the first; "
             f"at {_SHARE:.0%} of a core one carries {price.carries(_SHARE):.0f} orders/s"

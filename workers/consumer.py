@@ -30,7 +30,7 @@ log = get_logger(__name__)
 
 _POLL_S: Final = 0.2
 _COMMIT_S: Final = 1.0
-_MEASURE_S: Final = 0.5  # each look goes through all partitions: at every turn it would cost as much as the records
+_MEASURE_S: Final = 0.5  # each look goes through all partitions, and nobody reads what it says more often
 _COMMIT_RECORDS: Final = 500
 _RECONNECT_S: Final = 1.0
 

@@ -163,7 +163,7 @@ class LimitedProtocol(HttpToolsProtocol):
         assert self._worker is not None
         while self._todo:  # woken without a request: the connection was lost
             cycle, app = self._todo.pop()
-            await cycle.run_asgi(app)  # type: ignore[arg-type]  # as uvicorn's own
+            await cycle.run_asgi(app)  # type: ignore[arg-type]  # starlette's word for an application, uvicorn has its own
             if not self._todo:
                 self.tasks.discard(self._worker)
                 if self.transport.is_closing():
