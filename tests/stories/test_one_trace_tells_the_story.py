@@ -81,7 +81,7 @@ async def test_one_trace_tells_the_story(traced: Shop, collector: tuple[Receiver
     order = (await _customer(traced, "anna-traced", context).place(("SKU-0001", 2), key=f"traced-{trace}")).json()
     await traced.becomes(order, "paid")
     await traced.quiet()
-    spans = await asyncio.to_thread(wait_for, receiver, trace, {"notifications order.paid", "publish order.paid", "timeline order.paid"})
+    spans = await asyncio.to_thread(wait_for, receiver, trace, {"notifications order.paid", "publish order.paid", "timeline order.paid"}, root=client)
     with capsys.disabled():
         print(f"\n{tree(spans)}")
 
@@ -125,7 +125,7 @@ async def test_retries_and_replays_link_to_the_first_attempt(
     traced: Shop, collector: tuple[Receiver, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     receiver, _ = collector
-    trace, _client, context = _new_trace()
+    trace, client, context = _new_trace()
     order = (await _customer(traced, "ben-traced", context).place(HOPELESS, key=f"hopeless-{trace}")).json()
 
     async def parked() -> object:
@@ -137,7 +137,7 @@ async def test_retries_and_replays_link_to_the_first_attempt(
     assert code == 0, said
     await traced.becomes(order, "paid")
     # The worker exports in order: with what it did last, every attempt at the charge is there.
-    spans = await asyncio.to_thread(wait_for, receiver, trace, {"publish order.paid", "notifications order.paid"})
+    spans = await asyncio.to_thread(wait_for, receiver, trace, {"publish order.paid", "notifications order.paid"}, root=client)
     with capsys.disabled():
         print(f"\n{tree(spans)}")
     attempts = sorted((span for span in spans if span.name == "payments order.reserved"), key=lambda span: span.started_ns)
@@ -212,7 +212,7 @@ async def test_labels_stay_bounded_under_attack(traced: Shop) -> None:
 
 async def test_no_secret_is_told(traced: Shop, collector: tuple[Receiver, str]) -> None:
     receiver, _ = collector
-    trace, _client, context = _new_trace()
+    trace, client, context = _new_trace()
     anna = _customer(traced, f"customer-{CANARY}", context | {"cookie": f"session={CANARY}"})
     key, note = f"key-{CANARY}", f"note {CANARY}"
     placed = await anna.place(("SKU-0001", 1), key=key, note=note)
@@ -223,7 +223,7 @@ async def test_no_secret_is_told(traced: Shop, collector: tuple[Receiver, str]) 
     await traced.http.post("/v1/orders", content=b'{"note": "' + CANARY.encode(), headers={"authorization": f"Bearer {CANARY}"})
     await traced.becomes(placed.json(), "paid")
     await traced.quiet()
-    await asyncio.to_thread(wait_for, receiver, trace, {"notifications order.paid"})
+    await asyncio.to_thread(wait_for, receiver, trace, {"notifications order.paid"}, root=client)
 
     told = {f"logs/{path.name}": path.read_bytes() for path in (traced.home / "logs").glob("*.log")}
     told["spans"] = b"\n".join(receiver.raw)

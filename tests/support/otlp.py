@@ -133,13 +133,23 @@ def receiving(port: int = 0) -> Iterator[tuple[Receiver, str]]:
         thread.join(5)
 
 
-def wait_for(receiver: Receiver, trace: str, names: set[str], *, deadline_s: float = 60.0) -> list[Seen]:
-    """The spans of `trace` once all `names` are among them. Raises `AssertionError` naming what is missing."""
+def wait_for(receiver: Receiver, trace: str, names: set[str], *, root: str, deadline_s: float = 60.0) -> list[Seen]:
+    """The spans of `trace` once all `names` are among them and each one's parent is, up to the client's own span `root`.
+
+    Processes export each in its own time: what a worker did last may arrive before the request that began it.
+    Raises `AssertionError` naming what is missing.
+    """
     deadline = time.monotonic() + deadline_s
-    while missing := names - {span.name for span in receiver.of(trace)}:
-        assert time.monotonic() < deadline, f"{sorted(missing)} did not arrive; there is\n{tree(receiver.of(trace))}"
+    while missing := _missing(receiver.of(trace), names, root):
+        assert time.monotonic() < deadline, f"{missing} did not arrive; there is\n{tree(receiver.of(trace))}"
         time.sleep(0.1)
     return receiver.of(trace)
+
+
+def _missing(spans: list[Seen], names: set[str], root: str) -> list[str]:
+    known = {root} | {span.id for span in spans}
+    orphans = {f"the parent of {span.name}" for span in spans if span.parent not in known}
+    return sorted(orphans | (names - {span.name for span in spans}))
 
 
 def _seen(process: str, span: Any) -> Seen:
