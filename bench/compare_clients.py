@@ -1,7 +1,7 @@
-"""What two clients of our own save, side by side in one process: the Redis wire and the connection pool.
+"""What a client costs, side by side in one process: the Redis wire, the connection pool, and the workers' HTTP client.
 
 `python -m bench.compare_clients` prints CPU microseconds an operation, interleaved rounds, median; the numbers of
-docs/adr/0019 and 0020 come from here. 16 operations in flight, as the HTTP ladder has them.
+docs/adr/0019 and 0020, and the reason for aiohttp, come from here. 16 operations in flight, as the HTTP ladder has them.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import asyncpg
+import httpx
 import uvloop
 from redis.asyncio import BlockingConnectionPool, Redis
 
@@ -23,11 +24,13 @@ from service.dev.postgres import EmbeddedPostgres
 from service.dev.redis import EmbeddedRedis
 from service.foundation.db import Database
 from service.foundation.redis_wire import RedisWire
+from service.payments import open_client
 from service.settings import DatabaseSettings
 
 _ROUNDS: Final = 10
 _OPERATIONS: Final = 2_000
 _IN_FLIGHT: Final = 16
+_CHARGE: Final = b'{"key":"charge:0190","order_id":"0190","amount_minor":1000,"currency":"EUR"}'
 _COMMANDS: Final = [("GET", "a"), ("HMGET", "b", "v", "d", "f")]
 
 Arm = Callable[[], Awaitable[object]]
@@ -97,6 +100,34 @@ async def _no_reset(_connection: object) -> None:
     return None
 
 
+class _Captured(asyncio.Protocol):
+    """Answers a request as a provider would, for next to nothing: its cost is in both figures."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        if data.endswith(_CHARGE):
+            self._transport.write(b'HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\n{"state":"captured"}')
+
+
+async def compare_http() -> None:
+    """A charge: httpx against aiohttp."""
+    server = await asyncio.get_running_loop().create_server(_Captured, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/charge"
+    async with httpx.AsyncClient(timeout=2, verify=False) as plain, open_client(2) as lean:  # noqa: S501 - loopback, no TLS
+
+        async def by_httpx() -> object:
+            return (await plain.post(url, content=_CHARGE)).content
+
+        async def by_aiohttp() -> object:
+            async with lean.post(url, data=_CHARGE) as response:
+                return await response.read()
+
+        await compare("HTTP POST", ("httpx", by_httpx), ("aiohttp", by_aiohttp))
+    server.close()
+
+
 async def main() -> None:
     """Start the servers, compare, stop them."""
     base = free_base_port()
@@ -108,6 +139,7 @@ async def main() -> None:
             postgres.start()
             await compare_redis(redis.url)
             await compare_pools(postgres.url)
+            await compare_http()
         finally:
             redis.stop()
             postgres.stop()

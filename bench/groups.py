@@ -32,8 +32,9 @@ from service.foundation import log
 from service.foundation.cache import Cache
 from service.foundation.clock import SystemClock
 from service.foundation.db import Database
+from service.foundation.grouped import Jobs
 from service.foundation.redis import RedisClient
-from service.products.operations import Reservation, group_reserves, reserve
+from service.products.operations import Reservation, reserve
 from service.settings import load_settings
 from workers.handling import Context, Handling
 from workers.main import GROUPS
@@ -107,7 +108,7 @@ async def measure(blocks: int) -> dict[str, dict[str, float]]:
         sink, cache = FileSink(Path(folder) / "sent.jsonl"), RedisClient(settings.redis)
         found = {}
         for group in GROUPS:
-            context = Context(group, db, settings, Instant(), sink, Cache(cache), group_reserves(db, group, size=1))  # type: ignore[arg-type]  # a provider that is instant
+            context = Context(group, db, settings, Instant(), sink, Cache(cache), Jobs(db, size=1))  # type: ignore[arg-type]  # a provider that is instant
             handling = Handling(group, GROUPS[group], context, None, clock=SystemClock())  # type: ignore[arg-type]  # nothing is moved
             found[group] = await _compare(group, _through(handling, group), _floor(group, bare, client), bare, servers, blocks=blocks)
         await cache.close()
@@ -155,7 +156,7 @@ def _floor(group: str, bare: Any, client: Any) -> Work:
 
     async def inventory(item: Item) -> None:
         async with bare.transaction():
-            await reserve(bare, [Reservation(uuid4(), item.id, "bench", 1000, "EUR", [item.sku], [1])], consumer="bench")
+            await reserve(bare, [Reservation("bench", uuid4(), item.id, "bench", 1000, "EUR", [item.sku], [1])])
 
     async def payments(item: Item) -> None:
         await bare.execute(_INTEND, item.id)

@@ -81,13 +81,13 @@ async def reserve_each(count: int) -> float:
     """One transaction an order: the group's effect without Kafka and without a framework."""
     connection = await connect()
     wanted = [
-        Reservation(uuid4(), row["id"], row["customer_id"], row["total_minor"], row["currency"], row["skus"], row["quantities"])
+        Reservation("bench", uuid4(), row["id"], row["customer_id"], row["total_minor"], row["currency"], row["skus"], row["quantities"])
         for row in await connection.fetch(_PLACED, count)
     ]
     begin = time.perf_counter()
     for reservation in wanted:
         async with connection.transaction():
-            await reserve(connection, [reservation], consumer="bench")
+            await reserve(connection, [reservation])
     return len(wanted) / (time.perf_counter() - begin)
 
 

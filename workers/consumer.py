@@ -107,7 +107,10 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]
                 self._due_ms[partition] = due_ms
                 member.seek(partition, record.offset)
                 return
-            self._lanes.take(partition, record)
+            if self._handling.ignores(record):
+                self._lanes.skip(partition, record)
+            else:
+                self._lanes.take(partition, record)
 
     def _now_ms(self) -> float:
         return self._clock.now().timestamp() * 1000

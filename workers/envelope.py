@@ -71,6 +71,7 @@ def decode(record: ConsumerRecord) -> Envelope:
     headers = header_map(record.headers)
     try:
         fields = {name: headers[name].decode() for name in _REQUIRED}
+        fields["ce_type"].encode("ascii")
         event_id, version = UUID(fields["ce_id"]), int(fields["ce_aggregateversion"])
         at = datetime.fromisoformat(fields["ce_time"])
     except KeyError as error:

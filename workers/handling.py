@@ -20,9 +20,9 @@ from service.foundation import failpoints, metrics, tracing
 from service.foundation.cache import Cache
 from service.foundation.clock import Clock, SystemClock
 from service.foundation.db import Database
+from service.foundation.grouped import Jobs
 from service.foundation.log import get_logger
 from service.payments import Provider
-from service.products.operations import Reserves
 from service.settings import Settings
 from workers.dead_letters import park
 from workers.envelope import Envelope, attempt_of, decode, header_text, not_before_ms, stream_of
@@ -48,7 +48,7 @@ class Context:
     provider: Provider
     sink: Sink
     cache: Cache
-    reserves: Reserves
+    jobs: Jobs
 
 
 # Answers what happened: applied, duplicate, superseded.
@@ -96,6 +96,14 @@ class Handling:
         """True while the group begins no record: its infrastructure is away, or it gave up on too many."""
         return self.gate.closed or self.breaker.state != "closed"
 
+    def ignores(self, record: ConsumerRecord) -> bool:
+        """True for a type the group does not handle (counted): the rest of the record is then nothing to it, sound or not."""
+        event_type = header_text(record, "ce_type")
+        if event_type is None or not event_type.isascii() or event_type in self._handlers:
+            return False
+        self._records["ignored"].inc()
+        return True
+
     async def finish(self, record: ConsumerRecord) -> str:
         """Bring the record to an end; answers its outcome. Runs as long as its infrastructure needs."""
         tracing.stand_at(tracing.remote(header_text(record, "traceparent")))
@@ -118,8 +126,7 @@ class Handling:
                 if outcome := await self._react(record, error, tries):
                     return outcome
             else:
-                if outcome != "ignored":  # an ignored record has asked nothing of the infrastructure
-                    self.gate.worked()
+                self.gate.worked()
                 return outcome
 
     async def _call(self, record: ConsumerRecord, *, again: bool) -> str:
@@ -127,9 +134,7 @@ class Handling:
         if not again and (due_ms := not_before_ms(record)):
             self._came_due(record, due_ms)
         envelope = decode(record)
-        handler = self._handlers.get(envelope.event_type)
-        if handler is None:
-            return "ignored"
+        handler = self._handlers[envelope.event_type]
         first = tracing.remote(envelope.first_traceparent)
         links = tracing.link_to(first) if first else tracing.link_to(None) if again else ()
         parent = tracing.remote(envelope.traceparent)

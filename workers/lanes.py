@@ -70,6 +70,13 @@ class Lanes:
         self._queues[lane] = queue = deque([record])
         self._tasks[lane] = asyncio.create_task(self._run(lane, queue, self._progress[partition]), name="lane")
 
+    def skip(self, partition: TopicPartition, record: ConsumerRecord) -> None:
+        """A record nothing is to be done about: finished as soon as those before it are."""
+        progress = self._progress.setdefault(partition, Progress())
+        progress.begin(record.offset, self._clock.monotonic())
+        progress.done(record.offset)
+        self.finished_since_commit += 1
+
     def raise_failure(self) -> None:
         """Raise what ended a lane that must never end by an error: its records would wait for ever."""
         failure, self._failure = self._failure, None

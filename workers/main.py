@@ -12,10 +12,10 @@ from service.foundation import failpoints, status, tracing
 from service.foundation.cache import Cache
 from service.foundation.clock import SystemClock
 from service.foundation.db import Database
+from service.foundation.grouped import Jobs
 from service.foundation.lifecycle import Lifecycle
 from service.foundation.redis import RedisAway, RedisClient
 from service.payments import HttpProvider
-from service.products.operations import group_reserves
 from service.settings import RedisSettings, Settings
 from service.web.health import OpsApp, serve_ops
 from workers.consumer import Consumer
@@ -50,8 +50,7 @@ async def run_workers(settings: Settings, names: Sequence[str]) -> None:
     mover = Mover(settings.kafka, client_id="plumbline-mover")
     consumers = []
     for name in names:
-        reserves = group_reserves(db, name, size=settings.worker.group_size)
-        context = Context(name, db, settings, provider, sink, Cache(redis), reserves)
+        context = Context(name, db, settings, provider, sink, Cache(redis), Jobs(db, size=settings.worker.group_size))
         breaker = DeadLetterBreaker(name, clock=SystemClock())
         handling = Handling(name, GROUPS[name], context, mover, breaker=breaker)
         consumers.append(Consumer(name, list(SUBSCRIPTIONS[name]), handling, settings, lifecycle))

@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-import httpx
+import aiohttp
 import orjson
 
-from service.payments import ProviderAway, ProviderError
+from service.payments import NO_CONNECTION, ProviderAway, ProviderError, open_client
 
 _TIMEOUT_S: Final = 3.0
 
@@ -47,21 +47,22 @@ class WebhookSink:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._client = httpx.AsyncClient(timeout=_TIMEOUT_S)
+        self._client = open_client(_TIMEOUT_S)
 
     async def send(self, message: dict[str, Any]) -> None:
         headers = {"content-type": "application/json", "idempotency-key": str(message["event_id"])}
         try:
-            response = await self._client.post(self._url, content=orjson.dumps(message), headers=headers)
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            async with self._client.post(self._url, data=orjson.dumps(message), headers=headers, allow_redirects=False) as response:
+                status = response.status
+        except NO_CONNECTION as error:
             raise ProviderAway("the webhook refuses connections") from error
-        except httpx.HTTPError as error:
+        except (aiohttp.ClientError, TimeoutError) as error:
             raise ProviderError(type(error).__name__) from error
-        if response.status_code >= 300:
-            raise ProviderError(f"the webhook answered {response.status_code}")
+        if status >= 300:
+            raise ProviderError(f"the webhook answered {status}")
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await self._client.close()
 
 
 def open_sink(url: str, home: Path) -> Sink:

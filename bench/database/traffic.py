@@ -99,7 +99,10 @@ async def reserve_one(connection: Connection, order: dict[str, Any]) -> str:
         "quantities": [line["quantity"] for line in order["lines"]],
     }
     reserve: Any = operations.reserve
-    if "event_id" in operations.Reservation.__dataclass_fields__:
+    fields = operations.Reservation.__dataclass_fields__
+    if "consumer" in fields:
+        return str((await reserve(connection, [operations.Reservation(consumer="inventory", event_id=new_id(), **facts)]))[0])
+    if "event_id" in fields:
         return str((await reserve(connection, [operations.Reservation(event_id=new_id(), **facts)], consumer="inventory"))[0])
     return str(await reserve(connection, operations.Reservation(**facts), consumer="inventory", event_id=new_id()))
 

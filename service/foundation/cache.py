@@ -19,12 +19,13 @@ import orjson
 from service.errors import ServiceError
 from service.foundation import metrics
 from service.foundation.log import get_logger
-from service.foundation.redis import RedisAway, RedisClient
+from service.foundation.redis import RedisAway, RedisClient, Script
 from service.foundation.redis_wire import Command
 from service.foundation.sql import load_text
 
 log = get_logger(__name__)
 
+_SCRIPT: Final = Script(load_text(__file__, "cache.lua"))
 _PREFIX: Final = "c1"  # raised when the stored form changes
 _PEEK: Final = b"*5\r\n$5\r\nHMGET\r\n$%d\r\n%b\r\n$1\r\nv\r\n$1\r\nd\r\n$1\r\nf\r\n"
 _SOFT_S: Final = 60.0
@@ -72,7 +73,6 @@ class Cache:
 
     def __init__(self, redis: RedisClient, *, pool_size: int = 10) -> None:
         self._redis = redis
-        self._script = redis.raw.register_script(load_text(__file__, "cache.lua"))
         self._loads = asyncio.Semaphore(max(1, int(pool_size * _POOL_SHARE)))
         self._flights: dict[Ref, asyncio.Task[Mapping[Ref, Entry]]] = {}
         self._background: dict[Ref, asyncio.Task[None]] = {}
@@ -149,8 +149,7 @@ class Cache:
 
     async def invalidate(self, entity: str, entity_id: str, version: int) -> None:
         """No version below `version` will be served or filled from now on. Idempotent, any order. Raises `RedisAway`."""
-        arguments: list[str | int] = ["invalidate", version, _FLOOR_MS]
-        await self._redis.call(self._script(keys=entry_keys((entity, entity_id)), args=arguments))
+        await self._redis.script(_SCRIPT, entry_keys((entity, entity_id)), ["invalidate", version, _FLOOR_MS])
 
     async def invalidate_after_commit(self, entity: str, entity_id: str, version: int) -> None:
         """The writer's own invalidation, so that it reads its write; if Redis misses it, the event will not."""
@@ -224,7 +223,7 @@ class Cache:
             ttl_ms = int(_HARD_MS * random.uniform(0.9, 1.1)) if entry.exists else _NEGATIVE_MS  # noqa: S311 - spreads expiry
             arguments: list[str | int | bytes] = ["fill", token, entry.version, entry.data, int(time.time() * 1000), ttl_ms]
             try:
-                await self._redis.call(self._script(keys=entry_keys(ref), args=arguments))
+                await self._redis.script(_SCRIPT, entry_keys(ref), arguments)
             except RedisAway:
                 return
 

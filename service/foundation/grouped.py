@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import asyncpg
@@ -34,6 +35,30 @@ class _Caller(NamedTuple):
     order: tuple[str, ...]
     value: Any
     answer: asyncio.Future[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Job(Generic[V, R]):
+    """Work that may be done for many at once. `transactional`: it is more than one statement. `span`: what callers wait for, in a trace."""
+
+    span: str
+    work: Work[V, R]
+    transactional: bool = False
+
+
+class Jobs:
+    """Where those who work side by side meet: one group at a time for each job, of up to `size`."""
+
+    def __init__(self, db: Database, *, size: int) -> None:
+        self._db, self._size = db, size
+        self._grouped: dict[str, Grouped[Any, Any]] = {}
+
+    async def run(self, job: Job[V, R], value: V, *, order: tuple[str, ...]) -> R:
+        """As `Grouped.run`."""
+        if job.span not in self._grouped:
+            self._grouped[job.span] = Grouped(self._db, job.work, span=job.span, size=self._size, at_once=1, transactional=job.transactional)
+        result: R = await self._grouped[job.span].run(value, order=order)
+        return result
 
 
 class Grouped(Generic[V, R]):

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import Awaitable, Sequence
 from typing import Any, Final, TypeVar
 
+from hiredis import ReplyError
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
@@ -37,6 +39,13 @@ _SPAN: Final = {"db.system.name": "redis"}
 
 class RedisAway(Exception):
     """Redis did not answer (or is known not to): go on without it."""
+
+
+class Script:
+    """A Lua script and the name Redis knows it by."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.sha = text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 class _Login(CredentialProvider):
@@ -112,6 +121,17 @@ class RedisClient:
             raise RedisAway from error
         self.breaker.succeeded()
         return replies
+
+    async def script(self, script: Script, keys: Sequence[str], arguments: Sequence[str | bytes | int]) -> Any:
+        """The script's answer over the shared wire; a Redis that has forgotten it is told again. Raises `RedisAway`, for an error reply too."""
+        words = (len(keys), *keys, *arguments)
+        (reply,) = await self.pipeline([("EVALSHA", script.sha, *words)])
+        if isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT"):
+            (reply,) = await self.pipeline([("EVAL", script.text, *words)])
+        if isinstance(reply, ReplyError):
+            self._failed()
+            raise RedisAway from reply
+        return reply
 
     async def close(self) -> None:
         """Close all connections."""

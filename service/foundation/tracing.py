@@ -89,8 +89,9 @@ def current_ids() -> tuple[str, str, int] | None:
     return f"{context.trace_id:032x}", f"{context.span_id:016x}", context.trace_flags
 
 
+@lru_cache(maxsize=4_096)
 def remote(traceparent_value: str | None) -> Context | None:
-    """The context a `traceparent` value names; None for none or a malformed one."""
+    """The context a `traceparent` value names; None for none or a malformed one. All groups of a worker ask for the same ones."""
     if not traceparent_value:
         return None
     context = _propagator.extract({"traceparent": traceparent_value})

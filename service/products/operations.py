@@ -18,8 +18,8 @@ from sqlalchemy.types import Text
 
 from service.errors import NotFound, PreconditionFailed
 from service.events import OrderRejected, OrderReserved, ProductChanged, ProductRestocked
-from service.foundation.db import Connection, Database, Statement
-from service.foundation.grouped import Grouped
+from service.foundation.db import Connection, Statement
+from service.foundation.grouped import Job
 from service.foundation.sql import load_sql
 from service.models import product, stock, stock_ledger
 from service.outbox import context_headers, encode, make_event, new_id, record
@@ -65,8 +65,9 @@ _RELEASE: Final = load_sql(__file__, "release_stock.sql")
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What an `order.placed` asks for; `headers` ride with the event that answers it."""
+    """What an `order.placed` asks for, once for each `consumer`; `headers` ride with the event that answers it."""
 
+    consumer: str
     event_id: UUID
     order_id: UUID
     customer_id: str
@@ -139,36 +140,27 @@ async def restock(connection: Connection, sku: str, quantity: int) -> int:
     return int(version)
 
 
-async def reserve(connection: Connection, wanted: Sequence[Reservation], *, consumer: str) -> list[str]:
+async def reserve(connection: Connection, wanted: Sequence[Reservation]) -> list[str]:
     """Take each order's lines from stock, all or nothing, or reject the order; in the caller's transaction, once per event.
 
     Answers for each `reserved`, `rejected`, `superseded` (the order is no longer placed) or `duplicate`. Many of them
     cost little more than one: the locks of all first, then the statement of one, pipelined.
     """
     await connection.fetchval(_LOCK, [each.order_id for each in wanted], [sku for each in wanted for sku in each.skus])
-    values = [_reserve_values(each, consumer) for each in wanted]
+    values = [_reserve_values(each) for each in wanted]
     rows = await connection.fetchmany(_RESERVE, values) if len(values) > 1 else [await connection.fetchrow(_RESERVE, *values[0])]
     return [str(row["outcome"]) for row in rows if row is not None]
 
 
-def _reserve_values(wanted: Reservation, consumer: str) -> tuple[Any, ...]:
+def _reserve_values(wanted: Reservation) -> tuple[Any, ...]:
     facts = {"order_id": wanted.order_id, "customer_id": wanted.customer_id, "total_minor": wanted.total_minor, "currency": wanted.currency}
     return (
-        consumer, wanted.event_id, wanted.order_id, list(wanted.skus), list(wanted.quantities),
+        wanted.consumer, wanted.event_id, wanted.order_id, list(wanted.skus), list(wanted.quantities),
         new_id(), encode(OrderReserved(**facts)), new_id(), encode(OrderRejected(**facts, reason="out_of_stock")), dict(wanted.headers),
     )  # fmt: skip
 
 
-Reserves = Grouped[Reservation, str]
-
-
-def group_reserves(db: Database, consumer: str, *, size: int) -> Reserves:
-    """Where events meet that are worked on side by side: up to `size` reserve in one transaction (docs/adr/0022)."""
-
-    async def work(connection: Connection, wanted: Sequence[Reservation]) -> Sequence[str]:
-        return await reserve(connection, wanted, consumer=consumer)
-
-    return Grouped(db, work, span="reserve", size=size, at_once=1, transactional=True)
+RESERVE: Final = Job("reserve", reserve, transactional=True)
 
 
 async def lock_held_stock(connection: Connection, order_id: UUID) -> None:

@@ -7,7 +7,6 @@ Tests: tests/unit/test_buckets.py, tests/integration/test_redis_wire.py.
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import math
 import random
@@ -23,15 +22,14 @@ from starlette.types import Scope
 from service.errors import QuotaExceeded
 from service.foundation import metrics
 from service.foundation.cache import Cache, Peeks, Ref
-from service.foundation.redis import RedisAway, RedisClient
+from service.foundation.redis import RedisAway, RedisClient, Script
 from service.foundation.sql import load_text
 from service.settings import Settings
 from service.web.auth import Caller
 from service.web.buckets import LocalBuckets, Policy, client_address
 from service.web.head import head_pairs
 
-_SCRIPT: Final = load_text(__file__, "token_bucket.lua")
-_SHA: Final = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+_SCRIPT: Final = Script(load_text(__file__, "token_bucket.lua"))
 # A policy after a charge: tokens left, and microseconds until the cost asked for is there.
 _State: TypeAlias = tuple[Policy, int, float]
 _TAG: Final = b"<sixteen-digits>"  # where a caller's tag goes
@@ -90,7 +88,7 @@ class Limiter:
     async def _teach(self, reply: Any, command: bytes) -> list[Any]:
         """A Redis that was restarted has forgotten the script. Raises `RedisAway` for any other error."""
         if isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT"):
-            _, reply = await self._redis.pipeline([("SCRIPT", "LOAD", _SCRIPT), command])
+            _, reply = await self._redis.pipeline([("SCRIPT", "LOAD", _SCRIPT.text), command])
         if not isinstance(reply, list):
             raise RedisAway
         return reply
@@ -142,7 +140,7 @@ class _Quota:
         if cost not in self._commands:
             keys = [b"rl:{%b}:%b" % (_TAG, policy.name.encode()) for policy in self.policies]
             arguments = [number for policy in self.policies for number in (policy.quota, int(policy.window_s * 1_000_000))]
-            words = ("EVALSHA", _SHA, len(keys), *keys, cost, *arguments)
+            words = ("EVALSHA", _SCRIPT.sha, len(keys), *keys, cost, *arguments)
             self._commands[cost] = hiredis.pack_command(words).split(_TAG)  # type: ignore[arg-type]  # its stub knows one argument
         return tag.encode().join(self._commands[cost])
 

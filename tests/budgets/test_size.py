@@ -16,9 +16,10 @@ from tests.budgets.measure import ROOT, code_lines, functions, modules, parsed, 
 # 7,750 until creates and reserves that come at once share a transaction (docs/adr/0022: half of PostgreSQL's work a create).
 # 7,870 until one task a connection worked its requests off (docs/adr/0021: half of what a task a request costs).
 # 7,890 until the relay looks sooner while there is work, and no span is made to be thrown away (docs/performance.md).
+# 7,900 until all groups work side by side as inventory does (docs/adr/0022: a third of an order's CPU through the saga less).
 # Tools: 2,900 until `plumbline capacity` (its arithmetic is a page of its own), the door to the load tests, and `plumbline watch`;
 # 3,200 until migrations that run beside the traffic.
-_PRODUCT_LINES, _DEV_LINES, _MODULE_LINES, _FUNCTION_LINES = 7_900, 3_450, 300, 50
+_PRODUCT_LINES, _DEV_LINES, _MODULE_LINES, _FUNCTION_LINES = 8_000, 3_450, 300, 50
 _LATE_IMPORTS_ALLOWED = ("service/cli.py", "service/dev/")
 
 

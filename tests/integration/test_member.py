@@ -31,6 +31,9 @@ class Finishing:
         self.gate, self.breaker = Gate("payments"), DeadLetterBreaker("payments", clock=None)  # type: ignore[arg-type]
         self.finished: asyncio.Queue[ConsumerRecord] = asyncio.Queue()
 
+    def ignores(self, _: ConsumerRecord) -> bool:
+        return False
+
     async def finish(self, record: ConsumerRecord) -> str:
         await self.finished.put(record)
         return "applied"

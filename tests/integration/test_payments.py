@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
-import httpx
 import pytest
-from starlette.applications import Starlette
+import uvicorn
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.dev.psp import create_provider
 from service.foundation import failpoints
 from service.orders.operations import move
 from service.payments import HttpProvider, Money, ProviderAway, ProviderError
 from service.settings import Settings
+from service.web.health import QuietServer
 from tests.integration.facts import Facts
 from tests.integration.workshop import DeskProvider, Workshop, open_desk
 
@@ -30,17 +33,27 @@ async def shop(request: pytest.FixtureRequest, db: Any, settings: Settings, logi
         yield Workshop(db, settings, login, desk, DeskProvider(desk))
         return
     monkeypatch.setattr("service.dev.psp.Provider", lambda ledger, dials: desk)
-    provider = over(settings, create_provider(settings.app.home / "unused"))
-    yield Workshop(db, settings, login, desk, provider)
-    await provider.close()
+    async with over(settings, create_provider(settings.app.home / "unused")) as provider:
+        yield Workshop(db, settings, login, desk, provider)
 
 
-def over(settings: Settings, app: Starlette | httpx.AsyncBaseTransport) -> HttpProvider:
-    """The HTTP client without a socket."""
-    made = HttpProvider(settings.payments)
-    transport = httpx.ASGITransport(app) if isinstance(app, Starlette) else app
-    made._client = httpx.AsyncClient(transport=transport, base_url="http://psp")
-    return made
+@contextlib.asynccontextmanager
+async def over(settings: Settings, app: ASGIApp) -> AsyncIterator[HttpProvider]:
+    """The HTTP client against an app on a port of its own."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = QuietServer(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1))
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    async with provider_at(settings, listener.getsockname()[1]) as made:
+        yield made
+    server.should_exit = True
+    await task
+
+
+@contextlib.asynccontextmanager
+async def provider_at(settings: Settings, port: int) -> AsyncIterator[HttpProvider]:
+    made = HttpProvider(settings.payments.model_copy(update={"url": f"http://127.0.0.1:{port}", "timeout_ms": 300}))
+    yield made
+    await made.close()
 
 
 async def states(facts: Facts, order_id: str) -> list[tuple[str, str]]:
@@ -231,44 +244,67 @@ async def test_cancels_racing_charges_always_add_up(shop: Workshop) -> None:
     assert {(await shop.status(order))[0] for order in orders} <= {"paid", "cancelled"}
 
 
-class Weather(httpx.AsyncBaseTransport):
-    """A provider that answers as told."""
+class Weather:
+    """A provider that answers as told; never, if told nothing."""
 
-    def __init__(self, answer: httpx.Response | httpx.HTTPError) -> None:
+    def __init__(self, answer: Response | None) -> None:
         self.answer, self.calls = answer, 0
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.calls += 1
-        assert request.url.path == "/charge"
-        if isinstance(self.answer, httpx.HTTPError):
-            raise self.answer
-        return httpx.Response(self.answer.status_code, content=self.answer.content)
+        assert (scope["method"], scope["path"]) == ("POST", "/charge")
+        if self.answer is None:
+            await receive()
+            await receive()  # until the caller has gone
+        else:
+            await self.answer(scope, receive, send)
 
 
-ANSWERS: dict[str, tuple[httpx.Response | httpx.HTTPError, type[Exception]]] = {
-    "no connection": (httpx.ConnectError("refused"), ProviderAway),
-    "no connection in time": (httpx.ConnectTimeout("black hole"), ProviderAway),
-    "timeout": (httpx.ReadTimeout("slow"), ProviderError),
-    "500": (httpx.Response(500), ProviderError),
-    "400": (httpx.Response(400, content=b"{}"), ProviderError),
-    "unknown state": (httpx.Response(200, content=b'{"state": "pending"}'), ProviderError),
-    "no JSON": (httpx.Response(200, content=b"<html>"), ProviderError),
-    "a list": (httpx.Response(200, content=b"[]"), ProviderError),
+ANSWERS = {
+    "timeout": None,
+    "500": Response(status_code=500),
+    "400": Response(b"{}", 400),
+    "a redirect": RedirectResponse("/charge"),
+    "unknown state": Response(b'{"state": "pending"}'),
+    "no JSON": Response(b"<html>"),
+    "a list": Response(b"[]"),
 }
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-async def test_what_the_provider_says_is_sorted_by_whose_fault_it_is(settings: Settings, name: str) -> None:
-    answer, kind = ANSWERS[name]
-    provider = over(settings, Weather(answer))
-    with pytest.raises(kind):
-        await provider.charge("charge:x", UUID(int=1), Money(1, "EUR"))
+async def test_an_answer_that_is_no_state_is_this_orders_problem(settings: Settings, name: str) -> None:
+    async with over(settings, Weather(ANSWERS[name])) as provider:
+        with pytest.raises(ProviderError):
+            await provider.charge("charge:x", UUID(int=1), Money(1, "EUR"))
+
+
+async def test_a_provider_that_ends_the_connection_is_this_orders_problem(settings: Settings) -> None:
+    hung_up = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    async with hung_up, provider_at(settings, hung_up.sockets[0].getsockname()[1]) as provider:
+        with pytest.raises(ProviderError):
+            await provider.charge("charge:x", UUID(int=1), Money(1, "EUR"))
+
+
+@pytest.mark.parametrize("backlog", [None, 0], ids=["refused", "not accepted in time"])
+async def test_a_provider_that_is_not_reached_is_nobodys_fault(settings: Settings, backlog: int | None) -> None:
+    with contextlib.ExitStack() as sockets:
+        deaf = sockets.enter_context(socket.socket())
+        deaf.bind(("127.0.0.1", 0))
+        if backlog is not None:
+            deaf.listen(backlog)
+            for _ in range(2):  # as many as wait to be accepted: the next one's handshake is not answered
+                waiting = sockets.enter_context(socket.socket())
+                waiting.setblocking(False)  # noqa: FBT003 - its one parameter
+                waiting.connect_ex(deaf.getsockname())
+        async with provider_at(settings, deaf.getsockname()[1]) as provider:
+            with pytest.raises(ProviderAway):
+                await provider.charge("charge:x", UUID(int=1), Money(1, "EUR"))
 
 
 async def test_a_provider_that_keeps_failing_is_left_alone(settings: Settings) -> None:
-    weather = Weather(httpx.Response(503))
-    provider = over(settings, weather)
-    for _ in range(60):
-        with pytest.raises((ProviderAway, ProviderError)):
-            await provider.charge("charge:x", UUID(int=1), Money(1, "EUR"))
-    assert (provider.breaker.state, weather.calls) == ("open", 20), "its outage is nobody's dead letter"
+    weather = Weather(Response(status_code=503))
+    async with over(settings, weather) as provider:
+        for _ in range(60):
+            with pytest.raises((ProviderAway, ProviderError)):
+                await provider.charge("charge:x", UUID(int=1), Money(1, "EUR"))
+        assert (provider.breaker.state, weather.calls) == ("open", 20), "its outage is nobody's dead letter"

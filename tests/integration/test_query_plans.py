@@ -21,10 +21,10 @@ from bench.database.claims import CLAIMS, Claim, complaints, pick
 from service.dev.issuer import mint
 from service.foundation.cache import Cache
 from service.foundation.db import Database
+from service.foundation.grouped import Jobs
 from service.foundation.lifecycle import Lifecycle
 from service.foundation.redis import RedisClient
 from service.orders import operations
-from service.products.operations import group_reserves
 from service.settings import Settings
 from service.web.paging import encode_cursor
 from tests.integration.big_shop import REGULAR, Recorder, filled, recorded_connections, recording_api, settings_of_its_own
@@ -174,7 +174,7 @@ async def _work(db: Database, big: Settings, plain: Any, order_id: str, *, after
             for name, handlers in groups.items():
                 handle: Any = handlers.get(row["type"])
                 if handle is not None:
-                    context = Context(name, db, big, provider, sink, Cache(redis), group_reserves(db, name, size=1))  # type: ignore[arg-type]
+                    context = Context(name, db, big, provider, sink, Cache(redis), Jobs(db, size=1))  # type: ignore[arg-type]
                     assert await handle(event, context) in ("applied", "superseded", "duplicate")
                     await handle(event, context)
             done = row["version"]

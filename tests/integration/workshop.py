@@ -15,9 +15,9 @@ from service.dev.psp import Provider as Desk
 from service.errors import Overloaded
 from service.foundation.cache import Cache
 from service.foundation.db import Database
+from service.foundation.grouped import Jobs
 from service.foundation.redis import RedisClient
 from service.payments import Money, Provider
-from service.products.operations import group_reserves
 from service.settings import Settings
 from tests.integration.facts import Facts
 from tests.integration.letters import record_of
@@ -105,7 +105,7 @@ class Workshop:
         handler = HANDLERS[group].get(event.event_type)
         if handler is None:
             return "ignored"
-        context = Context(group, self.db, self.settings, self.provider, self.sink, Cache(self.redis), group_reserves(self.db, group, size=16))
+        context = Context(group, self.db, self.settings, self.provider, self.sink, Cache(self.redis), Jobs(self.db, size=16))
         for _ in range(20):
             try:
                 outcome: str = await handler(event, context)

@@ -76,6 +76,9 @@ class Noting:
         self.gate, self.breaker = Gate("payments"), DeadLetterBreaker("payments", clock=VirtualClock())
         self.at: dict[tuple[str, int], float] = {}
 
+    def ignores(self, _: ConsumerRecord) -> bool:
+        return False
+
     async def finish(self, record: ConsumerRecord) -> str:
         self.at[record.topic, record.offset] = asyncio.get_running_loop().time()
         return "applied"

@@ -9,7 +9,7 @@ from typing import Final
 from uuid import UUID
 
 from service.events import OrderPlaced
-from service.products.operations import Reservation, lock_held_stock, settle_stock
+from service.products.operations import RESERVE, Reservation, lock_held_stock, settle_stock
 from workers import inbox
 from workers.envelope import Envelope
 from workers.handling import Context
@@ -19,6 +19,7 @@ async def on_placed(event: Envelope, context: Context) -> str:
     """Reserve all lines or reject the order."""
     placed = event.body(OrderPlaced)
     wanted = Reservation(
+        consumer=context.consumer,
         event_id=event.event_id,
         order_id=placed.order_id,
         customer_id=placed.customer_id,
@@ -27,7 +28,7 @@ async def on_placed(event: Envelope, context: Context) -> str:
         skus=[line.sku for line in placed.lines],
         quantities=[line.quantity for line in placed.lines],
     )
-    outcome = await context.reserves.run(wanted, order=(event.aggregate_id,))
+    outcome = await context.jobs.run(RESERVE, wanted, order=(event.aggregate_id,))
     return "applied" if outcome in ("reserved", "rejected") else outcome
 
 

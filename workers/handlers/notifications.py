@@ -20,8 +20,7 @@ async def on_event(event: Envelope, context: Context) -> str:
         "event_id": str(event.event_id), "type": event.event_type, "order_id": event.aggregate_id,
         "customer_id": order.customer_id, "version": event.version, "at": event.at.isoformat(),
     })  # fmt: skip
-    async with context.db.transaction() as connection:
-        first = await inbox.claim(connection, context.consumer, event.event_id)
+    first = await context.jobs.run(inbox.CLAIM, (context.consumer, event.event_id), order=(str(event.event_id),))
     return "applied" if first else "duplicate"
 
 

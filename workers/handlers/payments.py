@@ -11,15 +11,18 @@ from typing import Any, Final
 from uuid import UUID
 
 from asyncpg import Record
-from sqlalchemy import bindparam, extract, func, select, update
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from service.events import OrderReserved
+from service.events import ORDERS_TOPIC, OrderPaid, OrderRejected, OrderReserved
 from service.foundation import failpoints
 from service.foundation.db import Connection, Statement
+from service.foundation.grouped import Job, pipelined
+from service.foundation.sql import load_sql
 from service.models import payment
-from service.orders.operations import lock_order, move, note_refund
-from service.outbox import new_id
+from service.orders.operations import lock_order, note_refund
+from service.orders.states import STEPS
+from service.outbox import context_headers, encode, new_id
 from service.payments import Money
 from workers import inbox
 from workers.envelope import Envelope
@@ -34,7 +37,8 @@ _INTENT: Final = Statement(
     .on_conflict_do_nothing(index_elements=["idempotency_key"])
 )  # fmt: skip
 _FIND: Final = Statement(select(payment).where(payment.c.idempotency_key == bindparam("key")))
-_AGE: Final = Statement(select(extract("epoch", func.now() - payment.c.created_at)).where(payment.c.idempotency_key == bindparam("key")))
+INTEND_CHARGE: Final = Job("INSERT payment", pipelined(load_sql(__file__, "intend_charge.sql")))
+SETTLE_CHARGE: Final = Job("UPDATE orders", pipelined(load_sql(__file__, "settle_charge.sql")))
 _SETTLE: Final = Statement(
     update(payment).where(payment.c.idempotency_key == bindparam("match_key")).values(state=bindparam("state"), updated_at=func.now())
 )
@@ -53,17 +57,16 @@ def refund_key(order_id: UUID) -> str:
 async def on_reserved(event: Envelope, context: Context) -> str:
     """Charge the total and settle the order."""
     reserved = event.body(OrderReserved)
-    money = Money(reserved.total_minor, reserved.currency)
-    async with context.db.transaction() as connection:
-        order = await lock_order(connection, reserved.order_id)
-        if order is None or order["status"] != "reserved":
-            claimed = await inbox.claim(connection, context.consumer, event.event_id)
-            return "superseded" if claimed else "duplicate"
-        await _intend(connection, reserved.order_id, "charge", money, state="started")
+    money, order = Money(reserved.total_minor, reserved.currency), (event.aggregate_id,)
+    intent = (context.consumer, event.event_id, reserved.order_id, new_id(), charge_key(reserved.order_id), money.amount_minor, money.currency)
+    outcome, age_s = await context.jobs.run(INTEND_CHARGE, intent, order=order)
+    if outcome != "intended":
+        return str(outcome)
     await failpoints.hit("after-intent")
-    state = await _charge(context, reserved.order_id, money)
+    state = await _charge(context, reserved.order_id, money, age_s=age_s)
     await failpoints.hit("after-charge-before-settle")
-    return await _settle_charge(event, context, reserved.order_id, state)
+    settled = await context.jobs.run(SETTLE_CHARGE, _settlement(event, context, reserved, state), order=order)
+    return str(settled["outcome"])
 
 
 async def on_undone(event: Envelope, context: Context) -> str:
@@ -89,30 +92,22 @@ async def on_undone(event: Envelope, context: Context) -> str:
     return "applied"
 
 
-async def _charge(context: Context, order_id: UUID, money: Money) -> str:
+async def _charge(context: Context, order_id: UUID, money: Money, *, age_s: float) -> str:
     """The charge's state at the provider. Providers forget keys: an old intent is looked up, never blindly repeated."""
     key = charge_key(order_id)
-    async with context.db.connection() as connection:
-        age_s = float(await connection.fetchval(*_AGE(key=key)))
     if age_s > context.settings.payments.key_retention_h * 3600:
         return await context.provider.find(key) or "voided"
     return await context.provider.charge(key, order_id, money)
 
 
-async def _settle_charge(event: Envelope, context: Context, order_id: UUID, state: str) -> str:
-    async with context.db.transaction() as connection:
-        await lock_order(connection, order_id)
-        if not await inbox.claim(connection, context.consumer, event.event_id):
-            return "duplicate"
-        await connection.execute(*_SETTLE(match_key=charge_key(order_id), state=state))
-        moved = await _move_order(connection, order_id, state)
-    return "superseded" if moved is None else "applied"
-
-
-async def _move_order(connection: Connection, order_id: UUID, state: str) -> Record | None:
-    if state == "captured":
-        return await move(connection, order_id, "pay")
-    return await move(connection, order_id, "decline", reason="payment_declined")
+def _settlement(event: Envelope, context: Context, reserved: OrderReserved, state: str) -> tuple[Any, ...]:
+    step, reason = (STEPS["pay"], None) if state == "captured" else (STEPS["decline"], "payment_declined")
+    facts = reserved.model_dump()
+    payload = OrderPaid(**facts) if reason is None else OrderRejected(**facts, reason=reason)
+    return (
+        context.consumer, event.event_id, reserved.order_id, charge_key(reserved.order_id), state,
+        list(step.sources), step.target, reason, new_id(), step.event, ORDERS_TOPIC, encode(payload), context_headers(),
+    )  # fmt: skip
 
 
 async def _record_refund(event: Envelope, context: Context, order_id: UUID, money: Money) -> str:

@@ -5,36 +5,46 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final, NamedTuple
 from uuid import UUID
-
-from sqlalchemy import bindparam
-from sqlalchemy.dialects.postgresql import insert
 
 from service.events import TYPES, OrderEvent, OrderRejected
 from service.foundation import metrics
-from service.foundation.db import Statement
-from service.models import order_timeline
+from service.foundation.db import Connection
+from service.foundation.grouped import Job
+from service.foundation.sql import load_sql
+from workers import inbox
 from workers.envelope import Envelope
 from workers.handling import Context
 
-_ADD: Final = Statement(
-    insert(order_timeline)
-    .values({name: bindparam(name) for name in ("order_id", "version", "type", "at", "detail")})
-    .on_conflict_do_nothing()
-    .returning(order_timeline.c.version)
-)
+_ADD: Final = load_sql(__file__, "add_entries.sql")
+
+
+class Entry(NamedTuple):
+    """A row of the timeline; `reason` of a rejection."""
+
+    order_id: UUID
+    version: int
+    type: str
+    at: datetime
+    reason: str | None
+
+
+async def _add(connection: Connection, entries: Sequence[Entry]) -> list[bool]:
+    added = {(row["order_id"], row["version"]) for row in await connection.fetch(_ADD, *zip(*entries, strict=True))}
+    return inbox.taken_once(added, [(entry.order_id, entry.version) for entry in entries])
+
+
+ADD: Final = Job("INSERT order_timeline", _add)
 
 
 async def on_event(event: Envelope, context: Context) -> str:
     """One row a version."""
     order = event.body(OrderEvent)
-    detail: dict[str, Any] = {"reason": order.reason} if isinstance(order, OrderRejected) else {}
-    async with context.db.connection() as connection:
-        added = await connection.fetchval(
-            *_ADD(order_id=UUID(event.aggregate_id), version=event.version, type=event.event_type, at=event.at, detail=detail)
-        )
-    if added is None:
+    entry = Entry(UUID(event.aggregate_id), event.version, event.event_type, event.at, order.reason if isinstance(order, OrderRejected) else None)
+    if not await context.jobs.run(ADD, entry, order=(event.aggregate_id, f"{event.version:010}")):
         return "duplicate"
     status = event.event_type.removeprefix("order.")
     metrics.orders_moved.labels(status).inc()
