@@ -7,7 +7,6 @@ the bottleneck: a real Apache Kafka where there is one, else the in-memory broke
 from __future__ import annotations
 
 import statistics
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -130,9 +129,9 @@ def _measure_saga(rig: Rig, program: Path, report: Report, create: Arm, say: Cal
     capacity = load.good / taken
     report.extra["saga orders/s, one worker process"] = capacity
     say("half load")
-    _measure_half_load(rig, report, min(capacity / 2, _PACED_MOST))
+    _measure_half_load(rig, program, report, create, min(capacity / 2, _PACED_MOST))
     say("top statements")
-    report.statements = top_statements(rig, lambda: _paced(rig, 20.0, 3.0), lambda: await_unfinished(rig))
+    report.statements = top_statements(rig, lambda: _paced(rig, program, create, 20.0, 3.0), lambda: await_unfinished(rig))
 
 
 def _spent_ns(rig: Rig) -> dict[str, int]:
@@ -142,9 +141,9 @@ def _spent_ns(rig: Rig) -> dict[str, int]:
     return {name: sum(snapshot(pids).values()) for name, pids in parts.items()}
 
 
-def _measure_half_load(rig: Rig, report: Report, per_s: float) -> None:
+def _measure_half_load(rig: Rig, program: Path, report: Report, create: Arm, per_s: float) -> None:
     since = _sql(rig, "SELECT now()").strip()
-    _paced(rig, per_s, _PACED_S)
+    _paced(rig, program, create, per_s, _PACED_S)
     await_unfinished(rig)
     percentile = "percentile_cont({share}) WITHIN GROUP (ORDER BY extract(epoch FROM {span}) * 1000)"
     sent = percentile.format(share="ARRAY[0.5, 0.99]", span="sent_at - created_at")
@@ -156,16 +155,12 @@ def _measure_half_load(rig: Rig, report: Report, per_s: float) -> None:
     report.extra["half load, orders/s"] = per_s
 
 
-def _paced(rig: Rig, per_s: float, seconds: float) -> None:
+def _paced(rig: Rig, program: Path, create: Arm, per_s: float, seconds: float) -> None:
     """Place orders at a steady rate, each on time whether or not the one before was answered."""
-    threads: list[threading.Thread] = []
-    begin = time.monotonic()
-    for number in range(int(per_s * seconds)):
-        time.sleep(max(0.0, begin + number / per_s - time.monotonic()))
-        threads.append(threading.Thread(target=place_once, args=(rig,)))
-        threads[-1].start()
-    for thread in threads:
-        thread.join()
+    run_load(
+        program, port=create.port, connections=CONNECTIONS, seconds=seconds, frames=create.frames, status=create.status,
+        core=rig.other_core, rate=per_s,
+    )  # fmt: skip
 
 
 def _fill(rig: Rig, owner: str, *, publish: bool) -> None:

@@ -177,8 +177,8 @@ class PaymentSettings(Group):
 class WorkerSettings(Group):
     model_config = _prefix("WORKER_")
     tiers_s: Annotated[tuple[float, ...], NoDecode] = Field((5.0, 30.0, 120.0, 600.0), description="delays of the retry topics")
-    concurrency: int = Field(8, ge=1, description="keys worked on at once, a group")
-    group_size: int = Field(16, ge=1, le=64, description="orders reserved in one transaction at most, of those worked on at once; 1: each alone")
+    concurrency: int = Field(16, ge=1, description="keys worked on at once, a group")
+    group_size: int = Field(16, ge=1, le=64, description="records that share a transaction at most, of those worked on at once; 1: each alone")
     buffer: int = Field(500, ge=1, description="records fetched ahead, a group")
     handler_timeout_s: float = Field(10, gt=0, description="one record")
     drain_timeout_s: float = Field(10, gt=0)

@@ -31,7 +31,7 @@ log = get_logger(__name__)
 
 _LOCK: Final = 0x706C756D62  # "plumb": one relay a database
 _BATCH: Final = 500
-_POLL_S: Final = 0.02  # the next look after one that found nothing; twice that after each further one
+_POLL_S: Final = 0.01  # the next look after one that found nothing; twice that after each further one
 _FULL_SCAN_S: Final = 1.0
 _PING_S: Final = 2.0
 _IDLE_SESSION_MS: Final = 10_000
