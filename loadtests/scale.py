@@ -85,9 +85,10 @@ def show(wanted: Wanted, folder: Path, *, rate: float, seconds: float, counts: t
 
 
 def _priced(steps: Sequence[Step], counts: int, rate: float) -> list[str]:
-    """What an order and a process cost, by the line through the arrangements that differ in that role only."""
+    """What an order and a process cost, by the line through the arrangements that differ in that role only; disturbed ones tell nothing."""
     lines = []
-    for role, rows in (("api", steps[:counts]), ("worker", [steps[0], *steps[2 * counts :]])):
+    for role, all_rows in (("api", steps[:counts]), ("worker", [steps[0], *steps[2 * counts :]])):
+        rows = [step for step in all_rows if not disturbances(step.run)]
         if len(rows) < 2:
             continue
         price = fit_price([(step.processes, step.cores()[role]) for step in rows], rate)
