@@ -81,6 +81,7 @@ async def send(kafka: KafkaSettings, *keys: bytes) -> None:
     await producer.stop()
 
 
+@pytest.mark.alone  # it looks on for ten seconds
 @pytest.mark.broker
 async def test_a_broker_that_goes_away_neither_stops_the_loop_nor_its_end(kafka: tuple[Broker, Settings]) -> None:
     broker, settings = kafka

@@ -56,6 +56,7 @@ def archive(servers: Servers) -> Iterator[tuple[EmbeddedPostgres, Path]]:
         yield server, kept
 
 
+@pytest.mark.alone  # a backup, an archive and a second server
 def test_the_database_comes_back_as_it_was_before_the_accident(servers: Servers, archive: tuple[EmbeddedPostgres, Path]) -> None:
     server, kept = archive
     with pytest.MonkeyPatch.context() as patch:

@@ -207,6 +207,7 @@ def test_a_taken_port_is_one_sentence_and_starts_nothing(tmp_path: Path) -> None
     assert not (tmp_path / "home" / "logs" / "postgres.log").exists()
 
 
+@pytest.mark.alone  # two whole stacks, one after the other
 def test_a_killed_supervisor_leaves_nothing_and_its_lock_is_taken_over(tmp_path: Path) -> None:
     home, port = tmp_path / "home", free_http_port()
     copy_template(home, port=port + 100)
