@@ -1,40 +1,50 @@
 """A collector that is away, slow or refuses costs customers nothing: no request fails, none gets slower, drops are counted.
 
-The control arm is the same stack with a collector that answers. Arms take turns in one run, so that a busy machine
-is busy for all of them; the ratio is between each arm's best round, which is the least disturbed one.
+The control arm is the same stack with a collector that answers. Arms take turns in one run and are compared round by
+round; the ratio is the median of the rounds, which half of them may be disturbed without moving. What is timed are
+reads: a purchase leaves the workers busy, and the next arm would pay for that.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 import time
+from statistics import median
+from typing import Any
 
 import pytest
 
 from service.dev.state import read_stack
 from tests.stories.shop import Shop, until
 from tests.support.clients import ApiClient
-from tests.support.otlp import Receiver
+from tests.support.otlp import Mode, Receiver
 
 pytestmark = pytest.mark.alone
 
-ROUNDS, ORDERS, READS, AT_ONCE = 5, 20, 3, 4
+MODES: tuple[Mode, ...] = ("ok", "slow", "refuse")
+ROUNDS, ORDERS, READS, AT_ONCE = 15, 12, 60, 4
 NOT_SLOWER = 1.5
 
 
-async def _requests(client: ApiClient) -> tuple[float, list[int]]:
-    """(seconds, statuses) of one burst: creates, and reads of what was created."""
-    statuses: list[int] = []
+async def _place(client: ApiClient) -> list[dict[str, Any]]:
+    """A few orders; each was taken."""
+    placed = [await client.place(("SKU-0001", 1)) for _ in range(ORDERS)]
+    assert {answer.status_code for answer in placed} == {201}
+    return [answer.json() for answer in placed]
 
-    async def buy(share: int) -> None:
+
+async def _read(client: ApiClient, order_id: str) -> tuple[float, set[int]]:
+    """(seconds, statuses) of a burst of reads."""
+    statuses: set[int] = set()
+
+    async def look(share: int) -> None:
         for _ in range(share):
-            placed = await client.place(("SKU-0001", 1))
-            reads = [await client.get(f"/orders/{placed.json()['id']}") for _ in range(READS)]
-            statuses.extend(answer.status_code for answer in (placed, *reads))
+            statuses.add((await client.get(f"/orders/{order_id}")).status_code)
 
     begin = time.perf_counter()
-    await asyncio.gather(*(buy(ORDERS // AT_ONCE) for _ in range(AT_ONCE)))
+    await asyncio.gather(*(look(READS // AT_ONCE) for _ in range(AT_ONCE)))
     return time.perf_counter() - begin, statuses
 
 
@@ -47,18 +57,23 @@ async def _lost(shop: Shop) -> float:
 async def test_lost_telemetry_costs_nothing(traced: Shop, collector: tuple[Receiver, str], capsys: pytest.CaptureFixture[str]) -> None:
     receiver, _ = collector
     client = traced.login("anna-untraced")
-    await _requests(client)
-    taken: dict[str, list[float]] = {"ok": [], "slow": [], "refuse": []}
+    for mode in MODES:
+        receiver.mode = mode
+        orders = await _place(client)
+        await traced.become(orders, "paid")
+    ratios: dict[Mode, list[float]] = {"slow": [], "refuse": []}
     for _ in range(ROUNDS):
-        for mode, seconds in taken.items():
-            receiver.mode = mode  # type: ignore[assignment]
-            spent, statuses = await _requests(client)
-            seconds.append(spent)
-            assert set(statuses) == {200, 201}, f"{mode}: {statuses}"
-    ratios = {mode: min(taken[mode]) / min(taken["ok"]) for mode in ("slow", "refuse")}
+        spent: dict[Mode, float] = {}
+        for mode in random.sample(MODES, len(MODES)):
+            receiver.mode = mode
+            spent[mode], seen = await _read(client, orders[0]["id"])
+            assert seen == {200}, f"{mode}: {seen}"
+        for mode, found in ratios.items():
+            found.append(spent[mode] / spent["ok"])
+    typical = {mode: median(found) for mode, found in ratios.items()}
     with capsys.disabled():
-        print(f"\ncollector {', '.join(f'{mode}: {ratio:.2f} of the control' for mode, ratio in ratios.items())}, 0 failed")
-    assert all(ratio <= NOT_SLOWER for ratio in ratios.values()), ratios
+        print(f"\ncollector {', '.join(f'{mode}: {ratio:.2f} of the control' for mode, ratio in typical.items())}, 0 failed")
+    assert all(ratio <= NOT_SLOWER for ratio in typical.values()), ratios
 
     async def counted() -> bool:
         return await _lost(traced) > 0
@@ -70,8 +85,8 @@ async def test_a_collector_that_is_away_costs_nothing(traced: Shop, collector: t
     receiver, _ = collector
     client, before = traced.login("ben-untraced"), await _lost(traced)
     receiver.stop()
-    _, statuses = await _requests(client)
-    assert set(statuses) == {200, 201}
+    orders = await _place(client)
+    assert (await _read(client, orders[0]["id"]))[1] == {200}
 
     async def counted() -> bool:
         return await _lost(traced) > before
