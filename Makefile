@@ -42,7 +42,7 @@ demo: $(VENV)/.local ## one scene a promise, on the running stack or its own
 test: $(VENV)/.dev ## unit, integration and story tests on real servers (aim: 5 min on two quiet cores)
 	$(RUN) tests/unit tests/budgets tests/integration -m "not slow and not real_kafka and not alone" -n 3 $(SPREAD)
 	$(RUN) tests/stories -m "not slow and not real_kafka and not alone" -n 3 $(SPREAD)
-test-long: $(VENV)/.dev ## what wants the machine for itself: overload, a dead collector, the cache's races, plans at 100,000 orders, the demo, a load run, the runbooks (aim: 4 min)
+test-long: $(VENV)/.dev ## what wants the machine for itself: overload, a dead collector, the cache's races, plans at 100,000 orders, the demo, the tour, a load run, the runbooks (aim: 4 min)
 	$(RUN) tests/integration tests/stories -m "alone and not slow"
 test-fast: $(VENV)/.dev ## what needs no server (aim: 20 s on two quiet cores)
 	$(RUN) tests/unit tests/budgets -m "not slow and not longer" -n 2 --dist worksteal

@@ -171,10 +171,11 @@ async def _work(db: Database, big: Settings, plain: Any, order_id: str, *, after
     while rows := await plain.fetch("SELECT * FROM outbox WHERE aggregate_id = $1 AND version > $2 ORDER BY version", order_id, done):
         for row in rows:
             event = decode(record_of(row))
+            jobs = Jobs(db, size=1)
             for name, handlers in groups.items():
                 handle: Any = handlers.get(row["type"])
                 if handle is not None:
-                    context = Context(name, db, big, provider, sink, Cache(redis), Jobs(db, size=1))  # type: ignore[arg-type]
+                    context = Context(name, db, big, provider, sink, Cache(redis), jobs)  # type: ignore[arg-type]  # stand-ins for provider and sink
                     assert await handle(event, context) in ("applied", "superseded", "duplicate")
                     await handle(event, context)
             done = row["version"]

@@ -21,6 +21,8 @@ from tests.stories.test_the_demo_holds import the_limit_is_shown
 from tests.support.servers import free_base_port
 from tests.support.template import copy_template
 
+pytestmark = pytest.mark.alone
+
 README = Path(__file__).parents[2] / "README.md"
 _EXPECT = "# → "
 _MARK = "--end of step"
