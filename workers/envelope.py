@@ -63,7 +63,8 @@ class Envelope:
 
 def header_map(headers: Sequence[tuple[str, bytes]]) -> dict[str, bytes]:
     """Kafka headers as a dict; of repeated names the last one counts."""
-    return {name: value for name, value in headers if value is not None}
+    found = dict(headers)
+    return found if None not in found.values() else {name: value for name, value in headers if value is not None}
 
 
 def decode(record: ConsumerRecord) -> Envelope:
@@ -147,7 +148,7 @@ def header_text(record: ConsumerRecord, name: str) -> str | None:
 
 
 def _number(record: ConsumerRecord, name: str, *, limit: int = 2**31 - 1) -> int:
-    value = next((value for found, value in reversed(record.headers) if found == name), None)
+    value = header_map(record.headers).get(name)
     try:
         return 0 if value is None else min(max(0, int(value)), limit - 1)
     except ValueError:

@@ -78,22 +78,22 @@ class _Writer:
 
 
 _writer: _Writer | None = None
-_access: bytes | None = None
-_access_wanted = True
+# Of `line`: whether anybody wants it, what each JSON line says of the process (None: lines are for a terminal), and how each event's begins.
+_wanted = True
+_process: dict[str, str] | None = None
+_beginnings: Final[dict[str, bytes]] = {}
 
 
 def configure(settings: TelemetrySettings, *, process: str, version: str) -> None:
     """Set up structlog and route stdlib logging into it. Call once, before anything logs."""
-    global _writer, _access, _access_wanted  # noqa: PLW0603 - one writer a process, made once
+    global _writer, _process, _wanted  # noqa: PLW0603 - one writer a process, made once
     _writer = _Writer()
     console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stdout.isatty())
     renderer: Processor = structlog.dev.ConsoleRenderer() if console else _render_json
     writer = _writer
-    _access_wanted = settings.log_level in ("debug", "info")
-    if not console and _access_wanted:
-        _access = orjson.dumps({"event": "http.request", "level": "info", "service": process, "version": version})[:-1]
-    else:
-        _access = None
+    _wanted = settings.log_level in ("debug", "info")
+    _process = None if console else {"service": process, "version": version}
+    _beginnings.clear()
     shared: list[Processor] = [
         structlog.processors.add_log_level,
         _add_moment,
@@ -109,18 +109,19 @@ def configure(settings: TelemetrySettings, *, process: str, version: str) -> Non
     _adopt_stdlib(settings.log_level)
 
 
-def access(fields: dict[str, Any], request_name: str) -> None:
-    """The line every request writes: as `info("http.request", …)`, at a tenth of the cost where lines are JSON."""
-    if not _access_wanted:
+def line(event: str, fields: dict[str, Any]) -> None:
+    """As `info(event, **fields)`, at a tenth of the cost where lines are JSON: for what every request and every record writes."""
+    if not _wanted:
         return
-    if _access is None or _writer is None:
-        get_logger("service.web.observe").info("http.request", **fields)
+    if _process is None or _writer is None:
+        structlog.get_logger().info(event, **fields)
         return
     fields["timestamp"] = datetime.now(UTC)
-    fields["request_id"] = request_name
     if (ids := current_ids()) is not None:
         fields["trace_id"], fields["span_id"] = ids[:2]
-    _writer.msg(b"%b,%b" % (_access, orjson.dumps(fields)[1:]))
+    if event not in _beginnings:
+        _beginnings[event] = orjson.dumps({"event": event, "level": "info"} | _process)[:-1]
+    _writer.msg(b"%b,%b" % (_beginnings[event], orjson.dumps(fields)[1:]))
 
 
 def drain() -> None:

@@ -15,8 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import MethodNotAllowed, NotFound, ServiceError
 from service.foundation import metrics, tracing
-from service.foundation.log import access as write_access_line
-from service.foundation.log import get_logger
+from service.foundation.log import get_logger, line
 from service.foundation.log import request_id as current_request_id
 from service.web.exchange import Exchange
 from service.web.problems import problem_response
@@ -64,7 +63,7 @@ class Observe:
             await exchange.answer(problem_response(error, request_id=exchange.request_id))
 
 
-def _conclude(exchange: Exchange, span: tracing.server_span | None) -> None:
+def _conclude(exchange: Exchange, span: tracing.span | None) -> None:
     """The line, the counters, and the span's name: its route is known only now."""
     scope, status = exchange.scope, exchange.status
     method = scope["method"] if scope["method"] in _METHODS else "other"
@@ -82,8 +81,9 @@ def _conclude(exchange: Exchange, span: tracing.server_span | None) -> None:
     fields = {
         "method": method, "route": route, "status": status, "principal": exchange.caller_tag,
         "limiter": limiter, "cached": cached, "duration_ms": int(took_s * 100_000) / 100,
+        "request_id": exchange.request_id,
     }  # fmt: skip
-    write_access_line(fields, exchange.request_id)
+    line("http.request", fields)
     requests, durations = _children(route, method, status)
     requests.inc()
     durations.observe(took_s, exemplar)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final, NamedTuple
+from functools import cache
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from service.events import TYPES, OrderEvent, OrderRejected
@@ -46,10 +47,15 @@ async def on_event(event: Envelope, context: Context) -> str:
     entry = Entry(UUID(event.aggregate_id), event.version, event.event_type, event.at, order.reason if isinstance(order, OrderRejected) else None)
     if not await context.jobs.run(ADD, entry, order=(event.aggregate_id, f"{event.version:010}")):
         return "duplicate"
-    status = event.event_type.removeprefix("order.")
-    metrics.orders_moved.labels(status).inc()
-    metrics.orders_value.labels(status, order.currency).inc(order.total_minor)
+    moved, value = _counters(event.event_type.removeprefix("order."), order.currency)
+    moved.inc()
+    value.inc(order.total_minor)
     return "applied"
+
+
+@cache
+def _counters(status: str, currency: str) -> tuple[Any, Any]:
+    return metrics.orders_moved.labels(status), metrics.orders_value.labels(status, currency)
 
 
 HANDLERS: Final = {name: on_event for name in TYPES if name.startswith("order.")}
