@@ -21,7 +21,7 @@ from service.foundation.cache import Cache
 from service.foundation.clock import Clock, SystemClock
 from service.foundation.db import Database
 from service.foundation.grouped import Jobs
-from service.foundation.log import get_logger
+from service.foundation.log import get_logger, line
 from service.payments import Provider
 from service.settings import Settings
 from workers.dead_letters import park
@@ -33,6 +33,7 @@ from workers.tiers import dead_letter_topic, retry_topic, tiers_of
 
 log = get_logger(__name__)
 
+_COMPONENT: Final = {"component": __name__}
 OUTCOMES: Final = ("applied", "duplicate", "superseded", "ignored", "retried", "dead")
 _PAUSE_CAPS_S: Final = {"cache": 1.0}
 _DEFAULT_PAUSE_CAP_S: Final = 30.0
@@ -135,8 +136,7 @@ class Handling:
             self._came_due(record, due_ms)
         envelope = decode(record)
         handler = self._handlers[envelope.event_type]
-        first = tracing.remote(envelope.first_traceparent)
-        links = tracing.link_to(first) if first else tracing.link_to(None) if again else ()
+        links = tracing.link_to(tracing.remote(envelope.first_traceparent) or (tracing.current_ids() if again else None))
         parent = tracing.remote(envelope.traceparent)
         attributes = {
             "messaging.system": "kafka", "messaging.operation.type": "process", "messaging.destination.name": record.topic,
@@ -147,8 +147,10 @@ class Handling:
         with tracing.span(name, SpanKind.CONSUMER, parent=parent, links=links, attributes=attributes, linger=not again) as span:
             async with asyncio.timeout(self._timeout_s):
                 outcome = await handler(envelope, self._context)
-            span.set_attribute("outcome", outcome)
-            log.info("record.handled", group=self.group, type=envelope.event_type, aggregate=envelope.aggregate_id, outcome=outcome)
+            if span is not None:
+                span.attributes = {**attributes, "outcome": outcome}
+            said = {"group": self.group, "type": envelope.event_type, "aggregate": envelope.aggregate_id, "outcome": outcome}
+            line("record.handled", said | _COMPONENT)
         self._duration.observe(time.perf_counter() - started)
         self._age.observe(max(0.0, (self._clock.now() - envelope.at).total_seconds()))
         return outcome

@@ -30,7 +30,7 @@ def send(provider: TracerProvider, *, to: str) -> None:
     """Send what `provider` and requests record to the OTLP address `to`, in the background."""
     processor = CountingProcessor(Exporter(to), max_queue_size=QUEUE_SPANS, schedule_delay_millis=1000)
     provider.add_span_processor(processor)
-    tracing.hand_requests_to(processor)
+    tracing.hand_spans_to(processor)
 
 
 class Exporter(SpanExporter):

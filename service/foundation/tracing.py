@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from functools import lru_cache
 from random import randbytes, random
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, Self, TypeAlias
 
 from opentelemetry import trace
-from opentelemetry.context import Context, attach
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from service.settings import TelemetrySettings
@@ -33,19 +32,20 @@ _SQL_WORD: Final = re.compile(
 )
 _SQL_COMMENT: Final = re.compile(r"--.*")
 _propagator: Final = TraceContextTextMapPropagator()
-_tracer: Final = trace.get_tracer("plumbline")
+_TRACEPARENT_BYTES: Final = 55  # of version 00; what a stranger sends is remembered, so no more than that
 _SCOPE: Final = InstrumentationScope("plumbline")
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 _FINE, _FAILED = Status(), Status(StatusCode.ERROR)
 _provider: TracerProvider | None = None
-# Where the spans of requests go, and what they say about the process; None until there is a collector.
+# Where spans go, and what they say about the process; None until there is a collector.
 _sink: SpanProcessor | None = None
 _resource = Resource.get_empty()
-# Share of the requests without a parent that are recorded; 0 until a provider is there.
+# Share of the spans without a parent that are recorded; 0 until a provider is there.
 _ratio = 0.0
 
-# Within a request: its trace id and span id in hexadecimal, and whether it is recorded. Elsewhere the SDK's own context holds.
-_request: Final[ContextVar[tuple[str, str, bool] | None]] = ContextVar("request", default=None)
+Ids: TypeAlias = tuple[str, str, bool]  # trace id and span id in hexadecimal, and whether the trace is recorded
+# What is being done, by a request or about a record; None outside a trace.
+_current: Final[ContextVar[Ids | None]] = ContextVar("span", default=None)
 
 Attributes = Mapping[str, str | int | float | bool]
 
@@ -60,8 +60,8 @@ def configure(settings: TelemetrySettings, *, process: str, version: str) -> Tra
     return _provider
 
 
-def hand_requests_to(sink: SpanProcessor) -> None:
-    """The finished spans of recorded requests go there; the SDK's own go where the provider sends them."""
+def hand_spans_to(sink: SpanProcessor) -> None:
+    """Finished spans go there; those a library makes by the SDK go where the provider sends them."""
     global _sink  # noqa: PLW0603 - one a process
     _sink = sink
 
@@ -78,161 +78,149 @@ def traceparent() -> str | None:
     return None if ids is None else f"00-{ids[0]}-{ids[1]}-{ids[2]:02x}"  # W3C Trace Context, version 00
 
 
-def current_ids() -> tuple[str, str, int] | None:
-    """Trace id and span id in hexadecimal, and the flags, of what is being done; None outside a trace."""
-    request = _request.get()
-    if request is not None:
-        return request
-    context = trace.get_current_span().get_span_context()
-    if not context.is_valid:
-        return None
-    return f"{context.trace_id:032x}", f"{context.span_id:016x}", context.trace_flags
+def current_ids() -> Ids | None:
+    """Of what is being done; None outside a trace."""
+    return _current.get()
 
 
 @lru_cache(maxsize=4_096)
-def remote(traceparent_value: str | None) -> Context | None:
-    """The context a `traceparent` value names; None for none or a malformed one. All groups of a worker ask for the same ones."""
+def remote(traceparent_value: str | None) -> Ids | None:
+    """What a `traceparent` value names; None for none or a malformed one. All groups of a worker ask for the same ones."""
     if not traceparent_value:
         return None
-    context = _propagator.extract({"traceparent": traceparent_value})
-    return context if trace.get_current_span(context).get_span_context().is_valid else None
+    found = trace.get_current_span(_propagator.extract({"traceparent": traceparent_value})).get_span_context()
+    return (f"{found.trace_id:032x}", f"{found.span_id:016x}", found.trace_flags.sampled) if found.is_valid else None
 
 
-def link_to(context: Context | None) -> Sequence[Link]:
-    """A link to the span of a context: retries and replays point at their first attempt."""
-    found = trace.get_current_span(context).get_span_context()
-    return (Link(found),) if found.is_valid else ()
+def link_to(ids: Ids | None) -> Sequence[Link]:
+    """A link to that span: retries and replays point at their first attempt."""
+    return () if ids is None else (Link(_span_context(ids)),)
 
 
-def stand_at(context: Context | None) -> None:
-    """What this task logs and sends from now on belongs to `context`; for tasks that work things off one after another."""
-    attach(context or Context())
+def stand_at(ids: Ids | None) -> None:
+    """What this task logs and sends from now on belongs to that span; for tasks that work things off one after another."""
+    _current.set(ids)
 
 
-class server_span:  # noqa: N801 - reads as the verb it is
-    """The span of one request: entered and left on every request, so it is a bare class instead of a generator.
+class span:  # noqa: N801 - reads as the verb it is
+    """Something that is done, from entering to leaving: a bare class, since every request and every record pays for it.
 
-    `parent`: a `traceparent` header or None. Entered it is itself, to be named and described, or None: most requests
-    are not recorded, and ids to log and to pass on are all they need. The SDK's own span costs ten times as much.
+    `parent`: where it belongs if not to what is being done. Entered it is itself, to be named and described, or None: most
+    traces are not recorded, and ids to log and to pass on are all they need (docs/adr/0310: the SDK's span costs ten times as
+    much). An error marks it failed, by its class only: messages may hold data. `linger`: when it failed, the task goes on
+    standing at it, so that what is done about the failure belongs to it.
     """
 
-    __slots__ = ("_ids", "_parent", "_started_ns", "_token", "attributes", "error", "name")
+    __slots__ = ("_ids", "_kind", "_linger", "_links", "_parent", "_started_ns", "_token", "attributes", "error", "name")
 
-    _parent: SpanContext | None
-    attributes: Attributes
+    _ids: Ids
 
-    def __init__(self, name: str, *, parent: bytes | None) -> None:
-        self.name, self._parent = name, None
-        if parent is not None and (context := remote(parent.decode("latin-1"))) is not None:
-            self._parent = trace.get_current_span(context).get_span_context()
+    def __init__(
+        self, name: str, kind: SpanKind = SpanKind.INTERNAL, *, parent: Ids | None = None, links: Sequence[Link] = (),
+        attributes: Attributes = MappingProxyType({}), linger: bool = False,
+    ) -> None:  # fmt: skip
+        self.name, self._kind, self._parent, self._links, self._linger = name, kind, parent, links, linger
+        self.attributes, self.error = attributes, ""
 
     @property
     def trace_id(self) -> str:
         """In hexadecimal."""
         return self._ids[0]
 
-    def __enter__(self) -> server_span | None:
-        parent = self._parent
-        recorded = random() < _ratio if parent is None else parent.trace_flags.sampled  # noqa: S311 - a share, no secret
-        made = randbytes(24).hex()  # noqa: S311 - names, no secrets; all zeros would not be valid, and do not happen
-        self._ids = (made[:32] if parent is None else f"{parent.trace_id:032x}", made[32:], recorded)
-        self._token = _request.set(self._ids)
+    def __enter__(self) -> Self | None:
+        parent = self._parent = self._parent or _current.get()
+        recorded = random() < _ratio if parent is None else parent[2]  # noqa: S311 - a share, no secret
+        if parent is None or recorded or self._kind is SpanKind.SERVER:
+            made = randbytes(24).hex()  # noqa: S311 - names, no secrets; all zeros would not be valid, and do not happen
+            self._ids = (made[:32] if parent is None else parent[0], made[32:], recorded)
+        else:
+            self._ids = parent
+        self._token = _current.set(self._ids)
         if not recorded:
             return None
-        self._started_ns, self.attributes, self.error = time.time_ns(), {}, ""
+        self._started_ns = time.time_ns()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
-        _request.reset(self._token)
+        if kind is None or not self._linger:
+            _current.reset(self._token)
         if self._ids[2]:
             failure = self.error if kind is None else kind.__name__
             times_ns = (self._started_ns, time.time_ns())
-            _hand_over(self.name, self._ids, times_ns, kind=SpanKind.SERVER, parent=self._parent, attributes=self.attributes, failure=failure)
+            _hand_over(
+                self.name, self._ids, times_ns, kind=self._kind, parent=self._parent, attributes=self.attributes, failure=failure, links=self._links
+            )  # fmt: skip
+
+
+def server_span(name: str, *, parent: bytes | None) -> span:
+    """The span of one request; `parent`: its `traceparent` header, or None."""
+    if parent is None or len(parent) > _TRACEPARENT_BYTES:
+        return span(name, SpanKind.SERVER)
+    return span(name, SpanKind.SERVER, parent=remote(parent.decode("latin-1")))
 
 
 def _hand_over(
-    name: str, ids: tuple[str, str, bool], times_ns: tuple[int, int], *,
-    kind: SpanKind, parent: SpanContext | None, attributes: Attributes, failure: str,
+    name: str, ids: Ids, times_ns: tuple[int, int], *,
+    kind: SpanKind, parent: Ids | None, attributes: Attributes, failure: str, links: Sequence[Link] = (),
 ) -> None:  # fmt: skip
-    """Queue a finished span of a request for export. Of a failure it says the error's class or status only: messages may hold data."""
+    """Queue a finished span for export. Of a failure it says the error's class or status only: messages may hold data."""
     if _sink is None:
         return
-    context = _span_context(ids)
     if failure:
         attributes = {**attributes, "error.type": failure}
     _sink.on_end(
         ReadableSpan(
-            name, context, parent, _resource, attributes, kind=kind, status=_FAILED if failure else _FINE,
-            start_time=times_ns[0], end_time=times_ns[1], instrumentation_scope=_SCOPE,
+            name, _span_context(ids), None if parent is None else _span_context(parent), _resource, attributes, links=links, kind=kind,
+            status=_FAILED if failure else _FINE, start_time=times_ns[0], end_time=times_ns[1], instrumentation_scope=_SCOPE,
         )
     )  # fmt: skip
 
 
 def _hand_over_call(name: str, attributes: Attributes, times_ns: tuple[int, int], failure: str) -> None:
-    """As `_hand_over`, for something the recorded request of this context waited for."""
-    request = _request.get()
-    assert request is not None  # only a recorded request asks
-    ids = (request[0], randbytes(8).hex(), True)  # noqa: S311 - a name, no secret
-    _hand_over(name, ids, times_ns, kind=SpanKind.CLIENT, parent=_span_context(request), attributes=attributes, failure=failure)
+    """As `_hand_over`, for something that what is being done has waited for."""
+    around = _current.get()
+    assert around is not None  # only within a recorded trace
+    ids = (around[0], randbytes(8).hex(), True)  # noqa: S311 - a name, no secret
+    _hand_over(name, ids, times_ns, kind=SpanKind.CLIENT, parent=around, attributes=attributes, failure=failure)
 
 
-def _span_context(ids: tuple[str, str, bool]) -> SpanContext:
+def _span_context(ids: Ids) -> SpanContext:
     return SpanContext(int(ids[0], 16), int(ids[1], 16), is_remote=False, trace_flags=_SAMPLED if ids[2] else TraceFlags())
-
-
-def mark_failed(span: Span, error_type: str) -> None:
-    """Say that the span failed, by the error's class or status only: messages may hold data."""
-    span.set_attribute("error.type", error_type)
-    span.set_status(Status(StatusCode.ERROR))
 
 
 class client_span:  # noqa: N801 - reads as the verb it is
     """A span around one call to a dependency, only within a recorded trace: otherwise it costs two comparisons."""
 
-    __slots__ = ("_attributes", "_name", "_span", "_started_ns")
+    __slots__ = ("_attributes", "_name", "_started_ns")
 
     def __init__(self, name: str, attributes: Attributes) -> None:
         self._name, self._attributes = name, attributes
 
     def __enter__(self) -> None:
-        self._span: Span | None = None
-        request = _request.get()
-        self._started_ns = time.time_ns() if request is not None and request[2] else 0
-        if request is None and recording():
-            self._span = _tracer.start_span(self._name, kind=SpanKind.CLIENT, attributes=self._attributes)
+        around = _current.get()
+        self._started_ns = time.time_ns() if around is not None and around[2] else 0
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
-        failure = "" if kind is None else kind.__name__
         if self._started_ns:
-            _hand_over_call(self._name, self._attributes, (self._started_ns, time.time_ns()), failure)
-        elif self._span is not None:
-            if failure:
-                mark_failed(self._span, failure)
-            self._span.end()
+            _hand_over_call(self._name, self._attributes, (self._started_ns, time.time_ns()), "" if kind is None else kind.__name__)
 
 
 def recording() -> bool:
     """True inside a trace that is sent to a collector."""
-    request = _request.get()
-    return trace.get_current_span().is_recording() if request is None else request[2]
+    around = _current.get()
+    return around is not None and around[2]
 
 
 def note_statement(query: Any) -> None:
     """A client span for a statement that just ended: asyncpg calls it with what it did (`add_query_logger`). Never its values."""
-    if _request.get() is None and _unrecorded(trace.get_current_span()):
+    if not recording():
         return
     name, summary = _statement_name(query.query)
     ended_ns = time.time_ns()
-    started_ns = ended_ns - int(query.elapsed * 1e9)
     attributes = {"db.system.name": "postgresql", "db.operation.name": name.partition(" ")[0], "db.query.summary": summary}
-    failure = "" if query.exception is None else type(query.exception).__name__
-    if _request.get() is not None:
-        _hand_over_call(name, attributes, (started_ns, ended_ns), failure)
-        return
-    made = _tracer.start_span(name, kind=SpanKind.CLIENT, start_time=started_ns, attributes=attributes)
-    if failure:
-        mark_failed(made, failure)
-    made.end(ended_ns)
+    _hand_over_call(
+        name, attributes, (ended_ns - int(query.elapsed * 1e9), ended_ns), "" if query.exception is None else type(query.exception).__name__
+    )
 
 
 @lru_cache(maxsize=512)
@@ -244,39 +232,3 @@ def _statement_name(sql: str) -> tuple[str, str]:
         tables = re.findall(r"\bFROM (\w+)\b(?!\()", sql)
         writes = [f"SELECT {table}" for table in tables] or ["SELECT"]
     return writes[0], " ".join(dict.fromkeys(writes))[:255]
-
-
-def _unrecorded(around: Span) -> bool:
-    """True within a trace nobody records: the SDK would make a span to throw away, for ten times the work."""
-    context = around.get_span_context()
-    return context.is_valid and not context.trace_flags.sampled
-
-
-@contextmanager
-def span(
-    name: str, kind: SpanKind = SpanKind.INTERNAL, *, parent: Context | None = None, links: Sequence[Link] = (),
-    attributes: Attributes | None = None, linger: bool = False,
-) -> Iterator[Span]:  # fmt: skip
-    """A span around the block; an exception marks it failed with its class name only (messages may hold data).
-
-    `linger`: when it failed, the task goes on standing at it, so that what is done about the failure belongs to it.
-    """
-    made: Span | None = None
-    if parent is None and (request := _request.get()) is not None:
-        parent = trace.set_span_in_context(NonRecordingSpan(_span_context(request)))
-    quiet: Any = {"record_exception": False, "set_status_on_exception": False}
-    if _unrecorded(around := trace.get_current_span(parent)):
-        entered = trace.use_span(around, **quiet)
-    else:
-        entered = _tracer.start_as_current_span(name, context=parent, kind=kind, links=links, attributes=attributes, **quiet)
-    try:
-        with entered as made:
-            try:
-                yield made
-            except Exception as error:
-                mark_failed(made, type(error).__name__)
-                raise
-    except Exception:
-        if linger and made is not None:
-            stand_at(trace.set_span_in_context(made))
-        raise

@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -22,10 +21,8 @@ def _lost(reason: str) -> float:
 @pytest.fixture
 def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
     kept = InMemorySpanExporter()
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(kept))
-    monkeypatch.setattr(tracing, "_tracer", provider.get_tracer("test"))
     monkeypatch.setattr(tracing, "_sink", SimpleSpanProcessor(kept))
+    monkeypatch.setattr(tracing, "_ratio", 1.0)
     return kept
 
 
@@ -72,11 +69,12 @@ def test_a_dependency_is_a_span_only_inside_a_trace(spans: InMemorySpanExporter)
 def test_what_is_done_about_a_failure_belongs_to_the_first_attempt(spans: InMemorySpanExporter) -> None:
     with pytest.raises(KeyError), tracing.span("first", linger=True):
         raise KeyError("secret")
-    standing = trace.get_current_span().get_span_context()
+    standing = tracing.current_ids()
     tracing.stand_at(None)
     (first,) = spans.get_finished_spans()
-    assert standing.span_id == first.context.span_id
-    assert not trace.get_current_span().get_span_context().is_valid
+    assert standing == (f"{first.context.trace_id:032x}", f"{first.context.span_id:016x}", True)
+    assert first.attributes["error.type"] == "KeyError"
+    assert tracing.current_ids() is None
     assert "secret" not in first.to_json()
 
 
@@ -150,6 +148,15 @@ def test_a_caller_who_does_not_record_is_gone_on_with_and_not_recorded(spans: In
         assert (ids[0], ids[2]) == ("a" * 32, 0)
         assert ids[1] != "b" * 16
     assert spans.get_finished_spans() == ()
+
+
+def test_a_traceparent_longer_than_the_standards_is_neither_followed_nor_remembered(spans: InMemorySpanExporter) -> None:
+    tracing.remote.cache_clear()
+    with tracing.server_span("GET", parent=b"01-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01-" + b"c" * 8_000):
+        ids = tracing.current_ids()
+        assert ids is not None
+        assert ids[0] != "a" * 32
+    assert tracing.remote.cache_info().currsize == 0
 
 
 def test_what_a_recorded_request_waits_for_is_below_it_whoever_makes_the_span(spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch) -> None:
