@@ -157,6 +157,16 @@ def pipelined(sql: str) -> Work[Sequence[Any], asyncpg.Record]:
     return work
 
 
+def unnested(sql: str, *shared: Any) -> Work[Sequence[Any], asyncpg.Record]:
+    """Work that is one statement for all of them, answering a row each, in their order. Its parameters: `shared`, then an array for each field."""
+
+    async def work(connection: Connection, values: Sequence[Sequence[Any]]) -> Sequence[asyncpg.Record]:
+        rows: Sequence[asyncpg.Record] = await connection.fetch(sql, *shared, *zip(*values, strict=True))
+        return rows
+
+    return work
+
+
 def _order(caller: _Caller) -> tuple[str, ...]:
     return caller.order
 

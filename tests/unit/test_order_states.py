@@ -40,3 +40,7 @@ def test_each_step_says_the_event_of_its_target() -> None:
     for step in STEPS.values():
         assert step.event == f"order.{step.target}"
         assert step.event in TYPES
+
+
+def test_a_charge_finds_the_order_in_the_same_statuses_whatever_becomes_of_it() -> None:
+    assert STEPS["pay"].sources == STEPS["decline"].sources, "settle_charge.sql moves both by one list"

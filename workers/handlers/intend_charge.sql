@@ -1,24 +1,29 @@
--- Intend to charge an order that is reserved; of any other the event is done with. The lock keeps a cancel from passing in between.
--- $1 consumer $2 event_id $3 order_id $4 payment id $5 key $6 amount_minor $7 currency; answers what became of it, and how old an
--- intent of an earlier attempt is.
-WITH o AS MATERIALIZED (
-    SELECT status FROM orders WHERE id = $3::uuid FOR NO KEY UPDATE
+-- Intend to charge orders that are reserved; of any other the event is done with. The locks keep a cancel from passing in between.
+-- Arrays, an element an event: $1 consumers $2 event ids $3 order ids $4 payment ids $5 keys $6 amounts $7 currencies.
+-- Answers in their order what became of each, and how old an intent of an earlier attempt is.
+WITH wanted AS MATERIALIZED (
+    SELECT * FROM unnest($1::text[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::bigint[], $7::text[])
+        WITH ORDINALITY AS w (consumer, event_id, order_id, payment_id, key, amount_minor, currency, n)
+), o AS MATERIALIZED (
+    SELECT id, status FROM orders WHERE id = ANY($3::uuid[]) ORDER BY id FOR NO KEY UPDATE
 ), reserved AS MATERIALIZED (
-    SELECT 1 FROM o WHERE status = 'reserved'
+    SELECT w.* FROM wanted w JOIN o ON o.id = w.order_id WHERE o.status = 'reserved'
 ), made AS (
     INSERT INTO payment (id, order_id, kind, state, amount_minor, currency, idempotency_key)
-    SELECT $4::uuid, $3::uuid, 'charge', 'started', $6::bigint, $7::text, $5::text FROM reserved
+    SELECT payment_id, order_id, 'charge', 'started', amount_minor, currency, key FROM reserved ORDER BY key
     ON CONFLICT (idempotency_key) DO NOTHING
 ), claim AS (
     INSERT INTO inbox (consumer, event_id)
-    SELECT $1::text, $2::uuid WHERE NOT EXISTS (SELECT FROM reserved)
+    SELECT consumer, event_id FROM wanted w WHERE NOT EXISTS (SELECT FROM reserved r WHERE r.n = w.n) ORDER BY event_id
     ON CONFLICT DO NOTHING
-    RETURNING 1
+    RETURNING event_id
 )
 SELECT
     CASE
-        WHEN EXISTS (SELECT FROM reserved) THEN 'intended'
-        WHEN EXISTS (SELECT FROM claim) THEN 'superseded'
+        WHEN EXISTS (SELECT FROM reserved r WHERE r.n = w.n) THEN 'intended'
+        WHEN EXISTS (SELECT FROM claim c WHERE c.event_id = w.event_id) THEN 'superseded'
         ELSE 'duplicate'
     END AS outcome,
-    coalesce((SELECT extract(epoch FROM now() - p.created_at) FROM payment p WHERE p.idempotency_key = $5::text), 0)::float8 AS age_s
+    coalesce((SELECT extract(epoch FROM now() - p.created_at) FROM payment p WHERE p.idempotency_key = w.key), 0)::float8 AS age_s
+FROM wanted w
+ORDER BY w.n

@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import insert
 from service.events import ORDERS_TOPIC, OrderPaid, OrderRejected, OrderReserved
 from service.foundation import failpoints
 from service.foundation.db import Connection, Statement
-from service.foundation.grouped import Job, pipelined
+from service.foundation.grouped import Job, unnested
 from service.foundation.sql import load_sql
 from service.models import payment
 from service.orders.operations import lock_order, note_refund
@@ -37,8 +37,9 @@ _INTENT: Final = Statement(
     .on_conflict_do_nothing(index_elements=["idempotency_key"])
 )  # fmt: skip
 _FIND: Final = Statement(select(payment).where(payment.c.idempotency_key == bindparam("key")))
-INTEND_CHARGE: Final = Job("INSERT payment", pipelined(load_sql(__file__, "intend_charge.sql")))
-SETTLE_CHARGE: Final = Job("UPDATE orders", pipelined(load_sql(__file__, "settle_charge.sql")))
+INTEND_CHARGE: Final = Job("INSERT payment", unnested(load_sql(__file__, "intend_charge.sql")))
+# A charge pays an order or declines it; both leave the same statuses (tests/unit/test_order_states.py).
+SETTLE_CHARGE: Final = Job("UPDATE orders", unnested(load_sql(__file__, "settle_charge.sql"), list(STEPS["pay"].sources), ORDERS_TOPIC))
 _SETTLE: Final = Statement(
     update(payment).where(payment.c.idempotency_key == bindparam("match_key")).values(state=bindparam("state"), updated_at=func.now())
 )
@@ -106,7 +107,7 @@ def _settlement(event: Envelope, context: Context, reserved: OrderReserved, stat
     payload = OrderPaid(**facts) if reason is None else OrderRejected(**facts, reason=reason)
     return (
         context.consumer, event.event_id, reserved.order_id, charge_key(reserved.order_id), state,
-        list(step.sources), step.target, reason, new_id(), step.event, ORDERS_TOPIC, encode(payload), context_headers(),
+        step.target, reason, new_id(), step.event, encode(payload), context_headers(),
     )  # fmt: skip
 
 
