@@ -28,8 +28,7 @@ def _full(say: Callable[[str], None]) -> Report:
     program = compile_generator()
     with running_rig() as rig:
         report = climb(rig, program, mode="full", rounds=20, seconds=0.4, pgbench_runs=5, say=say)
-        create = next(arm for arm in report.arms if arm.name == "create_all_on")
-        run_pipeline(rig, program, report, create, say)
+        run_pipeline(rig, program, report, say)
     return report
 
 

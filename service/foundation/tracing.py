@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from functools import lru_cache
 from random import randbytes, random
 from types import MappingProxyType
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, NamedTuple, Self, TypeAlias
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
@@ -102,6 +102,16 @@ def stand_at(ids: Ids | None) -> None:
     _current.set(ids)
 
 
+class _How(NamedTuple):
+    kind: SpanKind
+    links: Sequence[Link]
+    attributes: Attributes
+    linger: bool
+
+
+_REQUEST: Final = _How(SpanKind.SERVER, (), {}, False)  # noqa: FBT003 - as the fields say
+
+
 class span:  # noqa: N801 - reads as the verb it is
     """Something that is done, from entering to leaving: a bare class, since every request and every record pays for it.
 
@@ -111,16 +121,16 @@ class span:  # noqa: N801 - reads as the verb it is
     standing at it, so that what is done about the failure belongs to it.
     """
 
-    __slots__ = ("_ids", "_kind", "_linger", "_links", "_parent", "_started_ns", "_token", "attributes", "error", "name")
+    __slots__ = ("_how", "_ids", "_parent", "_started_ns", "_token", "attributes", "error", "name")
 
     _ids: Ids
+    attributes: Attributes
 
     def __init__(
         self, name: str, kind: SpanKind = SpanKind.INTERNAL, *, parent: Ids | None = None, links: Sequence[Link] = (),
         attributes: Attributes = MappingProxyType({}), linger: bool = False,
     ) -> None:  # fmt: skip
-        self.name, self._kind, self._parent, self._links, self._linger = name, kind, parent, links, linger
-        self.attributes, self.error = attributes, ""
+        self.name, self._parent, self._how = name, parent, _How(kind, links, attributes, linger)
 
     @property
     def trace_id(self) -> str:
@@ -130,7 +140,7 @@ class span:  # noqa: N801 - reads as the verb it is
     def __enter__(self) -> Self | None:
         parent = self._parent = self._parent or _current.get()
         recorded = random() < _ratio if parent is None else parent[2]  # noqa: S311 - a share, no secret
-        if parent is None or recorded or self._kind is SpanKind.SERVER:
+        if parent is None or recorded or self._how is _REQUEST:
             made = randbytes(24).hex()  # noqa: S311 - names, no secrets; all zeros would not be valid, and do not happen
             self._ids = (made[:32] if parent is None else parent[0], made[32:], recorded)
         else:
@@ -138,25 +148,28 @@ class span:  # noqa: N801 - reads as the verb it is
         self._token = _current.set(self._ids)
         if not recorded:
             return None
-        self._started_ns = time.time_ns()
+        self._started_ns, self.attributes, self.error = time.time_ns(), self._how.attributes, ""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
-        if kind is None or not self._linger:
+        if kind is None or not self._how.linger:
             _current.reset(self._token)
         if self._ids[2]:
-            failure = self.error if kind is None else kind.__name__
+            how, failure = self._how, self.error if kind is None else kind.__name__
             times_ns = (self._started_ns, time.time_ns())
             _hand_over(
-                self.name, self._ids, times_ns, kind=self._kind, parent=self._parent, attributes=self.attributes, failure=failure, links=self._links
-            )  # fmt: skip
+                self.name, self._ids, times_ns, kind=how.kind, parent=self._parent, attributes=self.attributes, failure=failure, links=how.links
+            )
 
 
-def server_span(name: str, *, parent: bytes | None) -> span:
+class server_span(span):  # noqa: N801 - as `span`
     """The span of one request; `parent`: its `traceparent` header, or None."""
-    if parent is None or len(parent) > _TRACEPARENT_BYTES:
-        return span(name, SpanKind.SERVER)
-    return span(name, SpanKind.SERVER, parent=remote(parent.decode("latin-1")))
+
+    __slots__ = ()
+
+    def __init__(self, name: str, *, parent: bytes | None) -> None:
+        self.name, self._how = name, _REQUEST
+        self._parent = None if parent is None or len(parent) > _TRACEPARENT_BYTES else remote(parent.decode("latin-1"))
 
 
 def _hand_over(
