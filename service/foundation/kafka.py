@@ -94,7 +94,7 @@ def make_producer(settings: KafkaSettings, *, client_id: str) -> AIOKafkaProduce
         client_id=client_id,
         acks="all",
         enable_idempotence=True,
-        linger_ms=2,
+        linger_ms=0,  # a turn of the relay is enqueued without a wait in between, so it goes together anyway
         max_batch_size=131_072,
         max_request_size=1_048_576,
         retry_backoff_ms=100,
