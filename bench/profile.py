@@ -6,6 +6,7 @@ from requirements/bench.txt (pinned by hash). Writes `bench/results/profile-{api
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +72,9 @@ def _record(profiler: Path, pid: int, target: Path, act: Callable[[], None]) -> 
     act()
     stop(sampling, how=2, timeout_s=30)  # type: ignore[arg-type]
     said = sampling.communicate()[0]
-    if not target.exists() or "<svg" not in target.read_text()[:2000]:
+    picture = target.read_text() if target.exists() else ""
+    if "<svg" not in picture[:2000]:
         raise BenchError(f"py-spy made no picture: {said.strip()[-300:]}; it needs the right to trace (root, or kernel.yama.ptrace_scope=0)")
+    # py-spy's title is its command line.
+    target.write_text(re.sub(r'(<text id="title"[^>]*>)[^<]*', rf"\g<1>{target.stem}", picture))
     return target
