@@ -137,6 +137,7 @@ async def test_who_waits_to_be_asked_for_a_body_is_asked(path: bytes) -> None:
     await until(lambda: bodies == [b"{}"] and not connection.state.tasks, "read")
 
 
+@pytest.mark.asyncio(loop_scope="function")  # on the session's loop others may be at work, and leave theirs
 async def test_a_request_leaves_nothing_for_the_garbage_collector() -> None:
     async def answers(scope: Scope, *_: Any) -> None:
         await scope["exchange"].answer(Reply(b"{}", b""))
