@@ -109,7 +109,7 @@ class _How(NamedTuple):
     linger: bool
 
 
-_REQUEST: Final = _How(SpanKind.SERVER, (), {}, False)  # noqa: FBT003 - as the fields say
+_REQUEST: Final = _How(SpanKind.SERVER, links=(), attributes={}, linger=False)
 
 
 class span:  # noqa: N801 - reads as the verb it is
